@@ -1,0 +1,1 @@
+"""Pure functions that turn a mechanism into a differentiable solution; none of them knows numpyro."""

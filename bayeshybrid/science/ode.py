@@ -1,0 +1,444 @@
+"""Initial value problems as a pure function: solve, know whether it worked, and differentiate.
+
+`solve` may be mapped, jitted and differentiated. Nothing raises once it is compiled: a solve that fails
+says why in its `reason`, and its rows are NaN from the failure on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Any, Literal, NamedTuple
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.custom_derivatives import SymbolicZero
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+Field = Callable[[Any, Any, Any], Any]
+Sensitivities = Literal["auto", "forward", "reverse"]
+
+# Up to this many differentiated numbers the Jacobian is carried along with the solution; above it the
+# solution is differentiated backwards.
+FORWARD_INPUTS = 20
+
+# A tolerance below this many units of rounding only makes the controller chase rounding errors.
+ROUNDINGS_IN_TOLERANCE = 8
+
+# diffrax itself rounds a step to the end of the interval within 100 of these.
+ROUNDINGS_IN_SMALLEST_STEP = 10
+
+
+class Reason(IntEnum):
+    """Why a solve ended; `SOLVED` is zero, so a sum over lanes is zero where all went well.
+
+    `LEFT_DOMAIN` is for callers that bound the state; `solve` itself has no bounds to leave.
+
+    ```python
+    assert Reason.SOLVED == 0
+    ```
+    """
+
+    SOLVED = 0
+    MAX_STEPS = 1
+    STEP_UNDERFLOW = 2
+    NOT_FINITE = 3
+    NEWTON_DIVERGED = 4
+    SINGULAR = 5
+    BEFORE_START = 6
+    LEFT_DOMAIN = 7
+
+
+_DESCRIPTIONS = {
+    Reason.SOLVED: "solved",
+    Reason.MAX_STEPS: "needed more than max_steps steps: raise max_steps, or use a stiff solver such as "
+    "diffrax.Kvaerno5()",
+    Reason.STEP_UNDERFLOW: "the step shrank below the resolution of time: the solution has a pole or the "
+    "field a jump there, or the tolerance is too tight",
+    Reason.NOT_FINITE: "the field or the state became NaN or infinite",
+    Reason.NEWTON_DIVERGED: "Newton's method of the implicit solver diverged: try an explicit solver, or a "
+    "smoother field",
+    Reason.SINGULAR: "the Jacobian of the field is singular or not finite: an implicit solver cannot use it, "
+    "try an explicit one",
+    Reason.BEFORE_START: "a time lies before t0",
+    Reason.LEFT_DOMAIN: "the state left its declared domain",
+}
+
+
+def describe(reason: int) -> str:
+    """A reason code in words, with what to do about it.
+
+    **Arguments:**
+
+    - `reason`: a concrete code of `Reason`, for instance `int(solution.reason)`.
+
+    ```python
+    from bayeshybrid.science import ode
+
+    assert ode.describe(0) == "solved"
+    ```
+    """
+    return _DESCRIPTIONS[Reason(int(reason))]
+
+
+class Solution(NamedTuple):
+    """What a solve gives.
+
+    - `ys`: the states in the order of the times asked for, shape `(len(times), *y0.shape)`; NaN from a
+      failure on.
+    - `ok`: whether every time was reached.
+    - `steps`: steps tried, rejected ones included.
+    - `reason`: a code of `Reason`.
+    """
+
+    ys: Float[Array, "times ..."]
+    ok: Bool[Array, ""]
+    steps: Int[Array, ""]
+    reason: Int[Array, ""]
+
+
+class _Watched(diffrax.AbstractAdaptiveStepSizeController):
+    """A PID controller that remembers why it last refused a step, and that a NaN cannot stall."""
+
+    pid: diffrax.PIDController
+    rtol: Any
+    atol: Any
+    norm: Callable
+
+    def __init__(self, rtol: Any, atol: Any, smallest: Any):
+        self.pid = diffrax.PIDController(rtol=rtol, atol=atol, dtmin=smallest, force_dtmin=False)
+        self.rtol, self.atol, self.norm = rtol, atol, self.pid.norm
+
+    def wrap(self, direction):
+        return self
+
+    def init(self, terms, t0, t1, y0, dt0, args, func, error_order):
+        end, state = self.pid.init(terms, t0, t1, y0, dt0, args, func, error_order)
+        # The automatic first step looks one Euler step ahead; where the field is not defined there it
+        # is NaN, and a NaN step is never refused nor accepted but tried until max_steps.
+        end = jnp.where(jnp.isfinite(end) & (end > t0), end, t0 + 1e-3 * (t1 - t0))
+        return end, (state, jnp.asarray(Reason.STEP_UNDERFLOW, jnp.int32))
+
+    def adapt_step_size(self, t0, t1, y0, y1_candidate, args, y_error, error_order, controller_state):
+        state, cause = controller_state
+        finite = jnp.all(jnp.isfinite(y1_candidate))
+        newton_failed = jnp.all(jnp.isinf(y_error))
+        y_error = jnp.where(finite, y_error, jnp.inf)
+        keep, start, end, jump, state, result = self.pid.adapt_step_size(
+            t0, t1, y0, y1_candidate, args, y_error, error_order, state
+        )
+        refused = jnp.where(
+            finite, jnp.where(newton_failed, Reason.NEWTON_DIVERGED, Reason.STEP_UNDERFLOW), Reason.NOT_FINITE
+        )
+        cause = jnp.where(keep, Reason.STEP_UNDERFLOW, refused).astype(jnp.int32)
+        return keep, start, end, jump, (state, cause), result
+
+
+class _Problem(NamedTuple):
+    """The field with all arrays it uses taken out of it, and how to solve it."""
+
+    static: PyTree
+    solver: diffrax.AbstractSolver
+    rtol: Any
+    atol: Any
+    max_steps: int
+
+    def slope(self, t: Any, y: Array, inputs: PyTree) -> Array:
+        field, args = eqx.combine(inputs, self.static)
+        return field(t, y, args)
+
+
+def _whole(value: Any) -> Any:
+    return jnp.asarray(value) if isinstance(value, (np.ndarray, np.generic)) else value
+
+
+def _check_tolerances(rtol: Any, atol: Any, dtype: Any) -> None:
+    if isinstance(rtol, jax.core.Tracer) or isinstance(atol, jax.core.Tracer):
+        return
+    rtol, atol = float(rtol), float(atol)
+    if not (0 <= rtol < np.inf and 0 <= atol < np.inf and rtol + atol > 0):
+        raise ValueError(f"rtol={rtol:g}, atol={atol:g}: write two finite numbers of which one is positive")
+    least = ROUNDINGS_IN_TOLERANCE * float(jnp.finfo(dtype).eps)
+    if max(rtol, atol) < least:
+        mend = "use 64-bit numbers, or" if jnp.finfo(dtype).bits < 64 else "write"
+        raise ValueError(
+            f"rtol={rtol:g}, atol={atol:g} are below what {np.dtype(dtype).name} can give: "
+            f"{mend} a tolerance of at least {least:.1g}"
+        )
+
+
+def _check_slope(slope: PyTree, y0: Array, labels: tuple[str, ...]) -> None:
+    state = f"state is {y0.shape}" + (": " + ", ".join(labels) if labels else "")
+    if not hasattr(slope, "shape"):
+        raise ValueError(
+            f"field returned {_kind(slope)}, {state}; write `return jnp.stack([...])` in the order of the state"
+        )
+    if slope.shape != y0.shape:
+        raise ValueError(f"field returned {slope.shape}, {state}")
+    if not (jnp.issubdtype(slope.dtype, jnp.floating) or jnp.issubdtype(slope.dtype, jnp.integer)):
+        raise ValueError(f"field returned {slope.dtype} numbers, {state} of {y0.dtype}")
+
+
+def _kind(slope: PyTree) -> str:
+    size = f" of {len(slope)}" if isinstance(slope, (tuple, list, dict)) else ""
+    return f"a {type(slope).__name__}{size}"
+
+
+def _hoist(field: Field, y0: Array, t0: Array, args: PyTree, labels: tuple[str, ...]) -> tuple[PyTree, PyTree]:
+    """Arrays of the field, of its closure and of `args`, and the rest, so that every input is in sight."""
+
+    def checked(t, y, args):
+        slope = field(t, y, args)
+        slope = jnp.asarray(slope) if isinstance(slope, (int, float, np.ndarray)) else slope
+        _check_slope(slope, y, labels)
+        return slope.astype(y.dtype)
+
+    args = jax.tree.map(_whole, args)
+    hoisted = eqx.filter_closure_convert(checked, t0, y0, args)
+    return eqx.partition((hoisted, args), eqx.is_array)
+
+
+def _end(problem: _Problem, cause: Array, t: Array, y: Array, inputs: PyTree) -> Array:
+    """The reason behind a step that could not be made smaller; looks at the Jacobian for implicit solvers."""
+    if not isinstance(problem.solver, diffrax.AbstractImplicitSolver):
+        return jnp.where(cause == Reason.NEWTON_DIVERGED, Reason.STEP_UNDERFLOW, cause)
+    slope = problem.slope(t, y, inputs)
+    jacobian = jax.jacfwd(problem.slope, argnums=1)(t, y, inputs)
+    singular = jnp.all(jnp.isfinite(slope)) & ~jnp.all(jnp.isfinite(jacobian))
+    return jnp.where(singular & (cause != Reason.STEP_UNDERFLOW), Reason.SINGULAR, cause)
+
+
+def _reason(problem: _Problem, solution: diffrax.Solution, inputs: PyTree) -> Array:
+    cause = solution.controller_state[1]
+    end = _end(problem, cause, solution.ts[1][0], solution.ys[1][0], inputs)
+    codes = diffrax.RESULTS
+    table = (
+        (codes.max_steps_reached, Reason.MAX_STEPS),
+        (codes.nonlinear_divergence, Reason.NEWTON_DIVERGED),
+        (codes.nonlinear_max_steps_reached, Reason.NEWTON_DIVERGED),
+        (codes.singular, Reason.SINGULAR),
+    )
+    reason = jnp.where(solution.result == codes.successful, Reason.SOLVED, end)
+    for code, meaning in table:
+        reason = jnp.where(solution.result == code, meaning, reason)
+    return reason.astype(jnp.int32)
+
+
+def _integrate(
+    problem: _Problem, adjoint: diffrax.AbstractAdjoint, y0: Array, inputs: PyTree, times: Array, t0: Array
+) -> tuple[Array, Array, Array]:
+    """States at the sorted times, steps and reason; an impossible start makes no step."""
+    early = jnp.any(times < t0)
+    numbers = (problem.slope(t0, y0, inputs), y0, times, t0)
+    finite = jnp.stack([jnp.all(jnp.isfinite(each)) for each in numbers]).all()
+    able = finite & ~early
+    at = jnp.where(able, times, t0)
+    # Ten units of rounding at the larger end, so that a step is always told from none.
+    rounding = jnp.finfo(times.dtype).eps * jnp.maximum(jnp.abs(t0), jnp.abs(at[-1]))
+    smallest = ROUNDINGS_IN_SMALLEST_STEP * jnp.maximum(rounding, jnp.finfo(times.dtype).tiny)
+    solution = diffrax.diffeqsolve(
+        diffrax.ODETerm(problem.slope),
+        problem.solver,
+        t0,
+        at[-1],
+        None,
+        y0,
+        inputs,
+        saveat=diffrax.SaveAt(subs=(diffrax.SubSaveAt(ts=at), diffrax.SubSaveAt(t1=True)), controller_state=True),
+        stepsize_controller=_Watched(problem.rtol, problem.atol, smallest),
+        adjoint=adjoint,
+        max_steps=problem.max_steps,
+        throw=False,
+    )
+    ys = solution.ys[0]
+    reason = _reason(problem, solution, inputs)
+    reason = jnp.where(finite, reason, Reason.NOT_FINITE)
+    reason = jnp.where(early, Reason.BEFORE_START, reason)
+    return ys, solution.stats["num_steps"], reason
+
+
+def _moved(problem: _Problem, sign: float, ys: Array, times: Array, inputs: PyTree) -> Array:
+    """`ys` unchanged, with the derivative by the time at which each row stands.
+
+    A state read at a later time moves along the field; a state declared at a later start is, seen from
+    the old start, moved against it. Both are exact for the equation itself, and the discretisation need
+    not be differentiated by time.
+    """
+
+    @jax.custom_jvp
+    def moved(ys, times, inputs):
+        return ys
+
+    def rule(primals, tangents):
+        (ys, times, inputs), (ys_dot, times_dot, _) = primals, tangents
+        ys_dot = _instantiate(ys_dot)
+        if isinstance(times_dot, SymbolicZero):
+            return ys, ys_dot
+        slopes = jax.vmap(problem.slope, in_axes=(0, 0, None))(times, ys, inputs)
+        return ys, ys_dot + sign * slopes * jnp.expand_dims(times_dot, range(1, ys.ndim))
+
+    moved.defjvp(rule, symbolic_zeros=True)
+    return moved(ys, times, inputs)
+
+
+def _instantiate(tangent: Any) -> Any:
+    if isinstance(tangent, SymbolicZero):
+        return jnp.zeros(tangent.shape, tangent.dtype)
+    return tangent
+
+
+def _forward(problem: _Problem, y0: Array, inputs: PyTree, times: Array, t0: Array) -> tuple[Array, Array, Array]:
+    """The solve with its own Jacobian as derivative rule.
+
+    The rule is linear in the tangent, so reverse mode works outside; and it belongs to this one solve, so
+    under `jax.vmap` each lane carries its own inputs only.
+    """
+    floating, rest = eqx.partition(inputs, eqx.is_inexact_array)
+    leaves, tree = jax.tree.flatten((y0, floating))
+
+    def run(leaves, rest, times, t0):
+        y0, floating = jax.tree.unflatten(tree, leaves)
+        ys, steps, reason = _integrate(
+            problem, diffrax.ForwardMode(), y0, eqx.combine(floating, rest), times, t0
+        )
+        # As floating numbers, because integers would ask for tangents of a type of their own.
+        return ys, jax.lax.stop_gradient(jnp.stack([steps, reason]).astype(times.dtype))
+
+    value = jax.custom_jvp(run)
+
+    def rule(primals, tangents):
+        leaves, *others = primals
+        moving = [i for i, tangent in enumerate(tangents[0]) if not isinstance(tangent, SymbolicZero)]
+        if not moving:
+            ys, status = run(leaves, *others)
+            return (ys, status), (jnp.zeros_like(ys), jnp.zeros_like(status))
+        packed, unpack = ravel_pytree([leaves[i] for i in moving])
+        direction, _ = ravel_pytree([tangents[0][i] for i in moving])
+
+        def of_packed(packed):
+            changed = list(leaves)
+            for i, leaf in zip(moving, unpack(packed), strict=True):
+                changed[i] = leaf
+            return run(changed, *others)
+
+        def column(basis):
+            return jax.jvp(of_packed, (packed,), (basis,), has_aux=True)
+
+        ys, jacobian, status = jax.vmap(column, out_axes=(None, -1, None))(jnp.eye(packed.size, dtype=packed.dtype))
+        return (ys, status), ((jacobian @ direction).astype(ys.dtype), jnp.zeros_like(status))
+
+    value.defjvp(rule, symbolic_zeros=True)
+    ys, status = value(leaves, rest, times, t0)
+    steps, reason = status.astype(jnp.int32)
+    return ys, steps, reason
+
+
+def _reverse(problem: _Problem, y0: Array, inputs: PyTree, times: Array, t0: Array) -> tuple[Array, Array, Array]:
+    return _integrate(problem, diffrax.RecursiveCheckpointAdjoint(), y0, inputs, times, t0)
+
+
+def _chosen(sensitivities: Sensitivities, y0: Array, inputs: PyTree) -> Callable:
+    """Forward or reverse, by the count of numbers that could be differentiated: traced floating ones."""
+    traced = [x for x in jax.tree.leaves((y0, inputs)) if isinstance(x, jax.core.Tracer)]
+    if any(jnp.issubdtype(x.dtype, jnp.complexfloating) for x in traced):
+        return _reverse
+    if sensitivities == "auto":
+        count = sum(x.size for x in traced if jnp.issubdtype(x.dtype, jnp.floating))
+        sensitivities = "forward" if count <= FORWARD_INPUTS else "reverse"
+    return {"forward": _forward, "reverse": _reverse}[sensitivities]
+
+
+def solve(
+    field: Field,
+    y0: Any,
+    times: Any,
+    t0: Any,
+    args: PyTree = None,
+    *,
+    rtol: Any = 1e-6,
+    atol: Any = 1e-6,
+    solver: diffrax.AbstractSolver | None = None,
+    max_steps: int = 4096,
+    labels: tuple[str, ...] = (),
+    sensitivities: Sensitivities = "auto",
+) -> Solution:
+    """Solves dy/dt = field(t, y, args) from y(t0) = y0 and reads it at `times`.
+
+    Derivatives go to `y0`, `t0`, `times`, the floating leaves of `args` and every array that the field
+    closes over. Few of them: the solve carries its own Jacobian forward. Many: it is differentiated
+    backwards (the discrete adjoint with recursive checkpoints). Derivatives by `t0` and `times` are those
+    of the equation, `dy/dtimes = field` and `dy/dt0 = -(dy/dy0) field(t0, y0)`. A failed solve may have
+    NaN derivatives.
+
+    **Arguments:**
+
+    - `field`: `field(t, y, args)` gives dy/dt in the shape of `y`; units of the state by units of time.
+    - `y0`: the state at `t0`, shape `(n,)` or `()`.
+    - `times`: when the state is wanted, shape `(times,)`; unsorted or repeated as they come, none before
+      `t0`. A time equal to `t0` gives `y0` exactly.
+    - `t0`: the time to which `y0` belongs.
+    - `args`: handed to the field; any pytree, Equinox modules included.
+    - `rtol`, `atol`: relative and absolute tolerance of one step; `atol` has the unit of the state.
+    - `solver`: a diffrax solver, explicit or implicit, with an error estimate; `diffrax.Tsit5()` if none
+      is given.
+    - `max_steps`: after so many steps, refused ones included, the solve counts as failed.
+    - `labels`: names of the components, for the error message only.
+    - `sensitivities`: `"forward"` or `"reverse"` to overrule the choice by count. Reverse mode outside
+      works with either; forward mode outside (`jax.jvp`) only with `"forward"`.
+
+    **Returns:** a `Solution`. It never raises under `jax.jit`; see `Reason` for how a solve can fail.
+
+    **Raises:** `ValueError` at trace time where the field does not return the state's shape, where shapes
+    of `y0`, `times` or `t0` are impossible, or a tolerance is below what the precision can give.
+
+    Tsitouras (2011), doi:10.1016/j.camwa.2011.06.002, by way of diffrax (Kidger 2022, arXiv:2202.02435).
+
+    ```python
+    from bayeshybrid.science import ode
+
+    decay = ode.solve(lambda t, y, rate: -rate * y, 2.0, jnp.array([0.0, 1.0]), 0.0, 0.5)
+    assert jnp.allclose(decay.ys, 2.0 * jnp.exp(jnp.array([0.0, -0.5])), rtol=1e-5)
+    ```
+    """
+    y0, times, t0 = _state_and_times(y0, times, t0)
+    _check_tolerances(rtol, atol, y0.dtype)
+    inputs, static = _hoist(field, y0, t0, args, labels)
+    problem = _Problem(static, diffrax.Tsit5() if solver is None else solver, rtol, atol, int(max_steps))
+    if times.size == 0:
+        return Solution(jnp.zeros((0, *y0.shape), y0.dtype), jnp.array(True), *jnp.zeros((2,), jnp.int32))
+
+    fixed_times, fixed_t0 = jax.lax.stop_gradient((times, t0))
+    start = _moved(problem, -1.0, y0[None], t0[None], inputs)[0]
+    order = jnp.argsort(fixed_times)
+    integrate = _chosen(sensitivities, y0, inputs)
+    ys, steps, reason = integrate(problem, start, inputs, fixed_times[order], fixed_t0)
+    ys = ys[jnp.argsort(order)]
+
+    rows = tuple(range(1, ys.ndim))
+    finite = jnp.all(jnp.isfinite(ys), axis=rows)
+    reason = jnp.where((reason == Reason.SOLVED) & ~jnp.all(finite), Reason.NOT_FINITE, reason)
+    lost = ~finite | (reason == Reason.BEFORE_START) | (reason == Reason.NOT_FINITE) & (steps == 0)
+    ys = jnp.where(jnp.expand_dims(fixed_times == fixed_t0, rows), start, ys)
+    ys = _moved(problem, 1.0, ys, times, inputs)
+    ys = jnp.where(jnp.expand_dims(lost, rows), jnp.nan, ys)
+    return Solution(ys, reason == Reason.SOLVED, steps, reason)
+
+
+def _state_and_times(y0: Any, times: Any, t0: Any) -> tuple[Array, Array, Array]:
+    """The three as arrays of one floating dtype, the widest among them: years need the digits of times."""
+    y0, times, t0 = jnp.asarray(y0), jnp.asarray(times), jnp.asarray(t0)
+    if y0.ndim > 1 or y0.size == 0:
+        raise ValueError(f"y0 has shape {y0.shape}; write a vector (n,) or a single number, n at least 1")
+    if times.ndim != 1:
+        raise ValueError(f"times has shape {times.shape}; write a vector (times,)")
+    if t0.ndim != 0:
+        raise ValueError(f"t0 has shape {t0.shape}; write one number, or map over it")
+    with jax.numpy_dtype_promotion("standard"):
+        dtype = jnp.result_type(y0, times, t0)
+    if not jnp.issubdtype(dtype, jnp.floating):
+        dtype = jnp.result_type(float)
+    return y0.astype(dtype), times.astype(dtype), t0.astype(dtype)
