@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+import subprocess
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 # First of all imports that could start JAX: it sets XLA flags that are read once, when JAX starts.
 import bayeshybrid  # noqa: F401  isort: skip
@@ -28,9 +30,7 @@ def strict(request: pytest.FixtureRequest) -> Iterator[None]:
     """64-bit arrays, rank promotion an error (unless marked with a reason), global generators seeded."""
     allowed = request.node.get_closest_marker("rank_promotion_allowed")
     if allowed is not None and not (allowed.args and isinstance(allowed.args[0], str)):
-        pytest.fail(
-            "rank_promotion_allowed needs a reason: which library broadcasts, and where"
-        )
+        pytest.fail("rank_promotion_allowed needs a reason: which library broadcasts, and where")
     seed = seed_of(request.node.name)
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002  libraries under test may still draw from it
@@ -50,3 +50,33 @@ def key(request: pytest.FixtureRequest) -> jax.Array:
 def generator(request: pytest.FixtureRequest) -> np.random.Generator:
     """A NumPy generator that belongs to this test."""
     return np.random.default_rng(seed_of(request.node.name))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--sample N` for suites that are too long to run whole each time."""
+    parser.addoption(
+        "--sample", type=int, metavar="N", help="run N of the selected tests; each commit draws others"
+    )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep the sample: the N smallest hashes of commit and test, the same on every machine."""
+    size = config.getoption("--sample")
+    if size is None or len(items) <= size:
+        return
+    head = commit(config.rootpath)
+    chosen = set(sorted(items, key=lambda item: seed_of(f"{head} {item.nodeid}"))[:size])
+    config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+    items[:] = [item for item in items if item in chosen]
+
+
+def commit(root: Path) -> str:
+    """The commit that is tested, empty outside a checkout."""
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        return ""
+    return done.stdout.strip()

@@ -134,7 +134,7 @@ def vocabulary() -> list[str]:
 
 @pytest.mark.parametrize("name", vocabulary())
 def test_public_name_explains_itself(name: str):
-    """Each has a docstring with an example that runs, and a type for every argument and for what comes back."""
+    """Each has a docstring with an example that runs, and a type for every argument and its value."""
     value = getattr(bh, name)
     doc = inspect.getdoc(value) or ""
     assert "```python" in doc, f"bh.{name} has no example in its docstring"

@@ -2,8 +2,8 @@
 
     python tests/benchmarks/import_time.py [repeats]
 
-Fresh interpreters, the two statements in turn so that drift of the machine hits both; the first pair fills the
-file cache and is not counted. The aim: under half a second between the medians.
+Fresh interpreters, the two statements in turn so that drift of the machine hits both; the first pair fills
+the file cache and is not counted. The aim: under half a second between the medians.
 """
 
 from __future__ import annotations
