@@ -145,6 +145,14 @@ def test_public_name_explains_itself(name: str):
         assert signature.return_annotation is not signature.empty, f"bh.{name}: no type for what it returns"
 
 
+def test_every_page_is_in_the_navigation():
+    """The site's generator neither misses a page that is listed nor lists one that is there."""
+    listed = re.findall(
+        r"^  - .*: (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert sorted(listed) == sorted(path.name for path in (ROOT / "docs").glob("*.md"))
+
+
 def test_a_failing_block_names_its_file_and_line():
     """The line in the traceback is the line in the file."""
     text = "one\n\n```python\nfine = 1\nassert fine == 2\n```\n"
