@@ -111,7 +111,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("page", pages())
+@pytest.mark.parametrize("page", list(pages()))
 def test_page(page: list[Block]):
     """The blocks of a page run from top to bottom."""
     namespace: dict = {"__name__": "__main__"}
@@ -120,7 +120,7 @@ def test_page(page: list[Block]):
             block.run(namespace)
 
 
-@pytest.mark.parametrize("block", examples())
+@pytest.mark.parametrize("block", list(examples()))
 def test_docstring(block: Block):
     """The example of a docstring runs by itself."""
     block.run({"__name__": "__main__", **GIVEN})
