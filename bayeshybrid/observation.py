@@ -70,7 +70,8 @@ class Measured(dist.Distribution):
         marks = {"missing": missing, "left": left, "right": right, "upper": upper}
         if _cells(base).event_shape and not (left is None and right is None and upper is None):
             raise ModelError(
-                f"observe: {type(base).__name__} has events of shape {base.event_shape}, which cannot be censored; "
+                f"observe: {type(base).__name__} has events of shape {base.event_shape}, which cannot be "
+                "censored; "
                 "only whole events can be missing. Use independent noise, such as dist.Normal."
             )
         joint = lax.broadcast_shapes(shape, *(jnp.shape(mark) for mark in marks.values() if mark is not None))
@@ -250,7 +251,8 @@ def _check_labels(name: str, labels: tuple[str, ...] | None, shape: tuple[int, .
     entries = shape[-1] if shape else 1
     if labels and len(labels) != entries:
         raise ModelError(
-            f"observe({name!r}): {len(labels)} labels {labels} for {entries} entries along the last axis of shape "
+            f"observe({name!r}): {len(labels)} labels {labels} for {entries} entries along the last axis "
+            "of shape "
             f"{shape}."
         )
 
@@ -259,7 +261,8 @@ def _check_marks(name: str, shape: tuple[int, ...], marks: dict[str, Any]) -> No
     for key, mark in marks.items():
         if mark is not None and jnp.shape(mark) != shape:
             raise DataError(
-                f"observe({name!r}): {key} has shape {jnp.shape(mark)}, the data have {shape}; give one entry per cell."
+                f"observe({name!r}): {key} has shape {jnp.shape(mark)}, the data have {shape}; give one "
+                "entry per cell."
             )
 
 
@@ -288,7 +291,8 @@ def _check_shapes(name: str, shape: tuple[int, ...], distribution: dist.Distribu
     if len(stated) <= len(shape) and trailing == stated:
         return
     raise DataError(
-        f"observe({name!r}): the data have shape {shape}, the distribution {stated}. Broadcasting would compare "
+        f"observe({name!r}): the data have shape {shape}, the distribution {stated}. Broadcasting would "
+        "compare "
         f"every value with every other{_reshaping(shape, stated)}."
     )
 

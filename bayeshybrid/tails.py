@@ -35,10 +35,12 @@ def log_normal_cdf(z: Float[ArrayLike, "..."]) -> Float[Array, "..."]:
     assert np.isclose(jax.grad(log_normal_cdf)(-1e10), 1e10)
     ```
     """
-    z = jnp.asarray(z, dtype=float)
+    z = jnp.asarray(z) * 1.0
     far = jnp.minimum(z, _FAR)
     inverse = 1.0 / jnp.square(far)
-    series = -inverse * (1.0 - 3.0 * inverse * (1.0 - 5.0 * inverse * (1.0 - 7.0 * inverse * (1.0 - 9.0 * inverse))))
+    series = -inverse * (
+        1.0 - 3.0 * inverse * (1.0 - 5.0 * inverse * (1.0 - 7.0 * inverse * (1.0 - 9.0 * inverse)))
+    )
     tail = -0.5 * jnp.square(far) - jnp.log(-far) - _HALF_LOG_TWO_PI + jnp.log1p(series)
     return jnp.where(z > _FAR, jax.scipy.special.log_ndtr(jnp.maximum(z, _FAR)), tail)
 
@@ -54,7 +56,7 @@ def log_normal_between(low: Float[ArrayLike, "..."], high: Float[ArrayLike, "...
     assert np.isclose(log_normal_between(-1.0, 1.0), np.log(0.6826895))
     ```
     """
-    low, high = jnp.broadcast_arrays(jnp.asarray(low, dtype=float), jnp.asarray(high, dtype=float))
+    low, high = jnp.broadcast_arrays(jnp.asarray(low) * 1.0, jnp.asarray(high) * 1.0)
     proper = high > low
     low, high = jnp.where(proper, low, -1.0), jnp.where(proper, high, 1.0)
     upper_side = low + high > 0.0
@@ -190,7 +192,8 @@ def _distribution_function(base: Any, value: Array) -> Array:
         return base.cdf(value)
     except NotImplementedError:
         raise ModelError(
-            f"observe: {type(base).__name__} has no cumulative distribution function, so its cells cannot be censored; "
+            f"observe: {type(base).__name__} has no cumulative distribution function, so its cells cannot "
+            "be censored; "
             "use dist.Normal, dist.LogNormal or dist.StudentT."
         ) from None
 

@@ -1,0 +1,152 @@
+"""What a network is made of before it has priors: layers, and how any module is applied along the last axis."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.tree_util as jtu
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
+
+from .faults import ModelError
+
+__all__ = ["MLP", "Layer", "along_last", "apply_along_last", "check_stateless", "input_size"]
+
+
+def along_last(vector: ArrayLike, rank: int) -> Array:
+    """A vector, or a single number, as an array of that rank lying along the last axis."""
+    vector = jnp.asarray(vector)
+    return vector if vector.ndim == 0 else vector.reshape((1,) * (rank - vector.ndim) + vector.shape)
+
+
+class Layer(eqx.Module):
+    """One affine map along the last axis: `weight` of shape `(out, in)`, `bias` of shape `(out,)`.
+
+    ```python
+    from bayeshybrid.networks import Layer
+    layer = Layer(np.ones((2, 3)), np.zeros(2))
+    assert layer(jnp.ones((5, 3))).shape == (5, 2)
+    ```
+    """
+
+    weight: Float[ArrayLike, "out in"]
+    bias: Float[ArrayLike, " out"]
+
+    def __call__(self, x: Float[Array, "*batch in"]) -> Float[Array, "*batch out"]:
+        product = jnp.matmul(x, jnp.swapaxes(self.weight, 0, 1))
+        return product + along_last(self.bias, product.ndim)
+
+
+class MLP(eqx.Module):
+    """A fully connected network of `depth` hidden layers of `width`, whose weights `network` gives priors.
+
+    It is built with placeholders (zeros): only the shapes matter to the statement.
+
+    **Arguments:**
+
+    - `in_size`, `out_size`: numbers of inputs and outputs, along the last axis.
+    - `width`: entries of each hidden layer.
+    - `depth`: number of hidden layers; zero makes it affine.
+    - `activation`: elementwise function between layers. The default is smooth, so that an adaptive solver
+      keeps its order.
+
+    **Raises:** `ModelError` for sizes that are no whole numbers above zero.
+
+    ```python
+    net = bh.MLP(2, 2, width=8)
+    assert net(jnp.ones((5, 2))).shape == (5, 2)
+    ```
+    """
+
+    layers: tuple[Layer, ...]
+    activation: Callable[[Array], Array] = eqx.field(static=True)
+    in_size: int = eqx.field(static=True)
+    out_size: int = eqx.field(static=True)
+
+    def __init__(
+        self,
+        in_size: int,
+        out_size: int,
+        width: int = 8,
+        depth: int = 1,
+        activation: Callable[[Array], Array] = jnp.tanh,
+    ):
+        sizes = {"in_size": in_size, "out_size": out_size, "width": width}
+        for key, size in sizes.items():
+            if not isinstance(size, int | np.integer) or size < 1:
+                raise ModelError(f"MLP: {key} = {size!r} must be a whole number above zero.")
+        if not isinstance(depth, int | np.integer) or depth < 0:
+            raise ModelError(f"MLP: depth = {depth!r} must be a whole number, zero or more.")
+        widths = (in_size, *(width,) * depth, out_size)
+        self.layers = tuple(
+            Layer(np.zeros((after, before)), np.zeros(after))
+            for before, after in zip(widths[:-1], widths[1:], strict=True)
+        )
+        self.activation = activation
+        self.in_size = in_size
+        self.out_size = out_size
+
+    def __call__(self, x: Float[Array, "*batch in"]) -> Float[Array, "*batch out"]:
+        for layer in self.layers[:-1]:
+            x = self.activation(layer(x))
+        return self.layers[-1](x)
+
+
+def apply_along_last(net: Any, x: Array) -> Array:
+    """The module along the last axis. Ours takes any leading axes; a foreign one takes one point at a time."""
+    if isinstance(net, MLP):
+        return net(x)
+    if getattr(net, "in_size", None) == "scalar":
+        x = x[..., 0]
+        points, lead = x.reshape(-1), x.shape
+    else:
+        points, lead = x.reshape((-1, x.shape[-1])), x.shape[:-1]
+    outputs = (
+        jnp.atleast_1d(net(points[0]))[None]
+        if not lead
+        else jax.vmap(lambda p: jnp.atleast_1d(net(p)))(points)
+    )
+    return outputs.reshape(lead + outputs.shape[1:])
+
+
+def check_stateless(name: str, net: Any) -> None:
+    """A weight has a posterior; a running mean or a dropped unit has none."""
+    if not isinstance(net, eqx.Module) or not callable(net):
+        raise ModelError(
+            f"network {name!r}: {net!r} is no callable Equinox module; write MLP(2, 1) or eqx.nn.MLP(...)."
+        )
+    special = (eqx.nn.StateIndex, eqx.nn.BatchNorm, eqx.nn.Dropout)
+    for part in jtu.tree_leaves(net, is_leaf=lambda leaf: isinstance(leaf, special)):
+        if isinstance(part, eqx.nn.StateIndex | eqx.nn.BatchNorm):
+            raise ModelError(
+                f"network {name!r}: {type(part).__name__} keeps a running state, which cannot be sampled; "
+                "use "
+                "eqx.nn.LayerNorm, or leave it out: center and spread already standardise the inputs."
+            )
+        if isinstance(part, eqx.nn.Dropout) and not part.inference:
+            raise ModelError(
+                f"network {name!r}: Dropout draws new noise at each call, so the weights have no density; "
+                "leave it "
+                "out (the prior regularises), or write eqx.nn.inference_mode(net)."
+            )
+    if not jtu.tree_leaves(eqx.filter(net, eqx.is_inexact_array)):
+        raise ModelError(f"network {name!r}: {type(net).__name__} has no weights (floating-point arrays).")
+
+
+def input_size(net: Any) -> int | None:
+    for attribute in ("in_size", "in_features"):
+        size = getattr(net, attribute, None)
+        if size == "scalar":
+            return 1
+        if isinstance(size, int | np.integer):
+            return int(size)
+    known = (eqx.nn.Linear, eqx.nn.MLP, MLP)
+    for part in jtu.tree_leaves(net, is_leaf=lambda leaf: isinstance(leaf, known)):
+        if isinstance(part, known) and part is not net:
+            return input_size(part)
+    return None

@@ -1,0 +1,413 @@
+"""A scientist's table becomes a model's data, and the gates that bad data do not pass.
+
+Everything here runs on the host with NumPy, before any sampling: the names against the model's arguments, the
+values against what the observation can be. Each message names the argument, the first cells and the remedy.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC
+from difflib import get_close_matches
+from typing import Any
+
+import numpy as np
+
+from .faults import DataError
+
+_SHOWN = 5
+_SECONDS_PER_DAY = 86400.0
+_ORIGIN = "1970-01-01"
+_LARGE, _SMALL, _RANGE = 1e9, 1e-9, 1e12
+
+
+def check_arguments(model: Callable[..., Any], data: Mapping[str, Any]) -> dict[str, Any]:
+    """The data as NumPy arrays, after their names have been checked against the model's arguments.
+
+    Floating-point numbers become float64, integers and booleans stay what they are, dates become days since
+    1970-01-01, missing entries of a table NaN. Tables and series (pandas, xarray) give their values.
+    Mappings, tuples and lists of arrays keep their form. Whole numbers, truth values, `None` and objects that
+    are no arrays are kept as they are.
+
+    **Arguments:**
+
+    - `model`: the numpyro model.
+    - `data`: from argument name to value.
+
+    **Returns:** a dictionary with the same names.
+
+    **Raises:** `DataError` for a name that the model does not have, an argument without default that is
+    lacking, or strings.
+
+    ```python
+    from bayeshybrid.data import check_arguments
+    def model(times, pelts=None): ...
+    data = check_arguments(model, {"times": [1900, 1901], "pelts": np.float32([30.0, 47.2])})
+    assert data["pelts"].dtype == np.float64
+    ```
+    """
+    if not isinstance(data, Mapping):
+        raise DataError(
+            f"data is a {type(data).__name__}; write a mapping from the model's argument names to arrays, "
+            "such as "
+            '{"times": t, "y": y}.'
+        )
+    _check_names(model, data)
+    return {name: _converted(name, value) for name, value in data.items()}
+
+
+def conversions(data: Mapping[str, Any]) -> tuple[str, ...]:
+    """What `check_arguments` changes in these data beyond their container, one line each.
+
+    ```python
+    from bayeshybrid.data import conversions
+    notes = conversions({"when": np.array(["2020-01-01", "2020-01-03"], dtype="datetime64[D]")})
+    assert notes == ("when: dates became days since 1970-01-01",)
+    ```
+    """
+    notes: list[str] = []
+    for name, value in data.items():
+        _gather_notes(name, value, notes)
+    return tuple(notes)
+
+
+def _check_names(model: Callable[..., Any], data: Mapping[str, Any]) -> None:
+    title = getattr(model, "__name__", type(model).__name__)
+    arguments = inspect.signature(model).parameters
+    kinds = inspect.Parameter
+    named = [n for n, p in arguments.items() if p.kind in (kinds.POSITIONAL_OR_KEYWORD, kinds.KEYWORD_ONLY)]
+    open_ended = any(p.kind is kinds.VAR_KEYWORD for p in arguments.values())
+    lacking = [n for n in named if arguments[n].default is kinds.empty and n not in data]
+    unknown = [name for name in data if name not in named]
+    if unknown and not open_ended:
+        raise DataError(
+            f"{title} has no argument {unknown[0]!r}{_nearest(unknown[0], named)}; its arguments are "
+            f"{', '.join(named) or 'none'}."
+        )
+    if lacking:
+        raise DataError(
+            f"{title} needs {lacking[0]!r}, which the data lack{_nearest(lacking[0], list(data))}; they hold "
+            f"{', '.join(map(str, data)) or 'nothing'}."
+        )
+
+
+def _nearest(name: Any, known: Iterable[str]) -> str:
+    close = get_close_matches(str(name), [str(k) for k in known], n=1, cutoff=0.5)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _plain(value: Any) -> Any:
+    """A table or series as an array; a masked array with NaN where masked."""
+    if isinstance(value, np.ma.MaskedArray):
+        return value.astype(float).filled(np.nan) if value.mask.any() else np.asarray(value)
+    if hasattr(value, "to_numpy"):
+        return np.asarray(value.to_numpy())
+    return value
+
+
+def _is_numeric(value: Any) -> bool:
+    return isinstance(value, np.ndarray | np.generic | float | complex) or (
+        hasattr(value, "__array__") and hasattr(value, "dtype") and hasattr(value, "shape")
+    )
+
+
+def _converted(name: str, value: Any) -> Any:
+    value = _plain(value)
+    if isinstance(value, str | bytes):
+        raise DataError(
+            f"{name} = {value!r} is text; data are numbers. An option of the model is bound before: "
+            f"functools.partial(model, {name}={value!r})."
+        )
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, Mapping):
+        return {key: _converted(f"{name}[{key!r}]", part) for key, part in value.items()}
+    if isinstance(value, tuple | list):
+        return _converted_sequence(name, value)
+    if not _is_numeric(value) or _is_key(value):
+        return value
+    return _converted_array(name, np.asarray(value))
+
+
+def _is_key(value: Any) -> bool:
+    """Whether this is a random key of JAX, an array whose entries are no numbers."""
+    return str(getattr(value, "dtype", "")).startswith("key<")
+
+
+def _converted_sequence(name: str, values: Sequence[Any]) -> Any:
+    array = _as_array(values)
+    if array is not None:
+        return _converted_array(name, array)
+    parts = [_converted(f"{name}[{i}]", part) for i, part in enumerate(values)]
+    return type(values)(*parts) if hasattr(values, "_fields") else type(values)(parts)
+
+
+def _as_array(values: Sequence[Any]) -> np.ndarray | None:
+    """The sequence as one array, where it is a table of plain entries of one depth."""
+    if hasattr(values, "_fields") or any(_is_numeric(v) and np.ndim(v) for v in values):
+        return None
+    try:
+        array = np.asarray(values)
+    except ValueError:
+        return None
+    plain = (int, float, str, bytes, np.generic, type(None))
+    if array.dtype == object and not all(isinstance(v, plain) or _is_date(v) for v in array.ravel()):
+        return None
+    return array
+
+
+def _is_date(value: Any) -> bool:
+    return hasattr(value, "isoformat")
+
+
+def _converted_array(name: str, array: np.ndarray) -> np.ndarray:
+    if array.dtype == object:
+        array = _unwrapped(name, array)
+    kind = array.dtype.kind
+    if kind in "US":
+        raise DataError(_text_message(name, array, np.ones(array.shape, bool)))
+    if kind == "M":
+        # One origin for all: times of the fit and of a forecast, and of several arguments, must agree.
+        return (array - np.datetime64(_ORIGIN, "D")) / np.timedelta64(1, "s") / _SECONDS_PER_DAY
+    if kind == "m":
+        return array / np.timedelta64(1, "s") / _SECONDS_PER_DAY
+    if kind in "biu":
+        return array
+    if kind == "c":
+        raise DataError(f"{name} holds complex numbers; give real and imaginary parts as two arguments.")
+    if kind != "f" and str(array.dtype) not in ("bfloat16", "float8_e4m3fn"):
+        raise DataError(f"{name} holds entries of type {array.dtype}; give numbers.")
+    return array.astype(np.float64)
+
+
+def _unwrapped(name: str, array: np.ndarray) -> np.ndarray:
+    """An array of Python objects, as a mixed table gives it, as numbers or dates."""
+    array = np.array([np.nan if _is_absent(v) else v for v in array.ravel()], object).reshape(array.shape)
+    text = np.array([isinstance(v, str | bytes) for v in array.ravel()], bool).reshape(array.shape)
+    if text.any():
+        raise DataError(_text_message(name, array, text))
+    if any(_is_date(v) for v in array.ravel()):
+        return _dates(name, array)
+    try:
+        return array.astype(float)
+    except (TypeError, ValueError):
+        raise DataError(
+            f"{name} holds {array.ravel()[0]!r}; give numbers, NaN where there is none."
+        ) from None
+
+
+def _is_absent(value: Any) -> bool:
+    """Whether a table says here that there is nothing: None, or the markers of pandas."""
+    return value is None or type(value).__name__ in ("NAType", "NaTType")
+
+
+def _dates(name: str, array: np.ndarray) -> np.ndarray:
+    """Dates without time zone, or all brought to UTC; gaps are not-a-time."""
+    entries = []
+    for value in array.ravel():
+        if not _is_date(value):
+            if isinstance(value, float) and np.isnan(value):
+                entries.append(np.datetime64("NaT"))
+                continue
+            raise DataError(f"{name} mixes dates with {value!r}; give one or the other.")
+        if getattr(value, "tzinfo", None) is not None:
+            value = value.astimezone(UTC).replace(tzinfo=None)
+        entries.append(np.datetime64(value, "us"))
+    return np.array(entries, "datetime64[us]").reshape(array.shape)
+
+
+def _text_message(name: str, array: np.ndarray, where: np.ndarray) -> str:
+    return (
+        f"{name} holds text: {_cells(array, where)}. Give numbers, NaN where there is none; encode classes "
+        "as whole "
+        "numbers, such as np.unique(values, return_inverse=True)[1]."
+    )
+
+
+def _gather_notes(name: str, value: Any, notes: list[str]) -> None:
+    value = _plain(value)
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            _gather_notes(f"{name}[{key!r}]", part, notes)
+        return
+    if isinstance(value, tuple | list):
+        array = _as_array(value)
+        if array is None:
+            for i, part in enumerate(value):
+                _gather_notes(f"{name}[{i}]", part, notes)
+            return
+        value = array
+    if not _is_numeric(value) or _is_key(value):
+        return
+    array = np.asarray(value)
+    if array.dtype == object and array.size and any(_is_date(v) for v in array.ravel()):
+        array = _dates(name, array)
+    kind, digits = array.dtype.kind, {2: 3, 4: 7}
+    if kind == "M":
+        notes.append(f"{name}: dates became days since {_ORIGIN}")
+    elif kind == "m":
+        notes.append(f"{name}: durations became days")
+    elif kind == "f" and array.itemsize in digits:
+        notes.append(
+            f"{name}: stored as {array.dtype}, about {digits[array.itemsize]} digits; what was lost before "
+            "cannot "
+            "come back"
+        )
+    elif kind in "iu" and array.size and float(np.abs(array.astype(float)).max()) > 2.0**53:
+        notes.append(f"{name}: whole numbers above 2^53 lose digits in floating point")
+
+
+def check_observation(
+    name: str,
+    values: Any,
+    kinds: Any,
+    in_support: Any,
+    support: Any,
+    unit: str | None = None,
+    notes: Sequence[str] = (),
+) -> list[str]:
+    """The gate for one observed site: what cannot be used is an error, what is odd a warning.
+
+    **Arguments:**
+
+    - `name`: of the site.
+    - `values`: the data, in `unit`.
+    - `kinds`: whole numbers, one per cell or event, as `Measured.kinds` gives them: 0 exact, 1 missing,
+      2 below, 3 above, 4 between, -1 contradictory. `None` if every cell is exact.
+    - `in_support`: whether the distribution can give the value, one per cell or event.
+    - `support`: what the support is called in messages: text or a numpyro constraint.
+    - `unit`: the unit of the values.
+    - `notes`: warnings already known of this site; they come first in what is returned.
+
+    **Returns:** the warnings, a list of sentences.
+
+    **Raises:** `DataError` with the first cells: NaN or infinity that is not declared missing, contradictory
+    censoring, values that the distribution cannot give.
+
+    ```python
+    from bayeshybrid.data import check_observation
+    warnings = check_observation("y", np.array([1.0, 2.0]), None, np.array([True, True]), "positive")
+    assert warnings == []
+    ```
+    """
+    values = np.asarray(values)
+    kinds = _spread_over(np.zeros((), int) if kinds is None else np.asarray(kinds), values.shape)
+    in_support = _spread_over(np.asarray(in_support, bool), values.shape)
+    measured = kinds != 1
+    bad = measured & ~np.isfinite(values)
+    if bad.any():
+        raise DataError(
+            f"{name}: {int(bad.sum())} of {values.size} values are NaN or infinite: "
+            f"{_cells(values, bad, unit)}. "
+            f"Correct them, or declare them missing: observe({name!r}, ..., missing=True) takes NaN as not "
+            "measured."
+        )
+    if (kinds == -1).any():
+        raise DataError(
+            f"{name}: the censoring of {int((kinds == -1).sum())} values contradicts itself: "
+            f"{_cells(values, kinds == -1, unit)}. A cell is left, right or interval-censored, one of "
+            "them; and "
+            "upper must lie above the value, NaN where a cell is not interval-censored."
+        )
+    outside = measured & ~in_support
+    if outside.any():
+        raise DataError(_outside_message(name, values, outside, support, unit))
+    return [*notes, *_amount(name, int(measured.sum())), *_magnitude(name, values[measured], unit)]
+
+
+def _spread_over(marks: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Marks per event, or one for all, repeated over the cells."""
+    if marks.ndim < len(shape) and marks.shape == shape[: marks.ndim]:
+        marks = marks.reshape(marks.shape + (1,) * (len(shape) - marks.ndim))
+    return np.broadcast_to(marks, shape)
+
+
+def _outside_message(
+    name: str, values: np.ndarray, outside: np.ndarray, support: Any, unit: str | None
+) -> str:
+    text = _described(support)
+    what = "zero or negative, but " if text == "positive" else ""
+    mend = (
+        "A zero is often a value below the detection limit: give the limit and left=..., declare the cell "
+        "missing, "
+        "or use noise that can be negative, such as dist.Normal."
+        if text == "positive"
+        else "Correct them, declare them missing, or use a distribution that can give them."
+    )
+    return (
+        f"{name}: {int(outside.sum())} of {values.size} values are {what}outside what the distribution can "
+        "give "
+        f"({text}): {_cells(values, outside, unit)}. {mend}"
+    )
+
+
+def _described(support: Any) -> str:
+    if isinstance(support, str):
+        return {"Positive": "positive"}.get(support, support)
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    kind = type(support).__name__.strip("_")
+    low, high = (getattr(support, end, None) for end in ("lower_bound", "upper_bound"))
+    try:
+        low, high = (None if end is None else float(np.asarray(end)) for end in (low, high))
+    except (TypeError, ValueError):
+        return kind.replace("_", " ").lower()
+    if kind == "Positive" or (low == 0.0 and high is None and kind.lower().replace("_", "") == "greaterthan"):
+        return "positive"
+    if low is None and high is None:
+        return kind.replace("_", " ").lower()
+    return (
+        f"from {low:g} to {high:g}"
+        if None not in (low, high)
+        else f"above {low:g}"
+        if high is None
+        else f"below {high:g}"
+    )
+
+
+def _amount(name: str, measured: int) -> list[str]:
+    if measured == 0:
+        return [f"{name}: no value was measured; what depends on it alone is known from the prior only"]
+    if measured == 1:
+        return [f"{name}: a single value was measured; its noise is known from the prior only"]
+    return []
+
+
+def _magnitude(name: str, values: np.ndarray, unit: str | None) -> list[str]:
+    """A warning where rounding or a solver's tolerance would be lost on the size of the values."""
+    if values.dtype.kind not in "fiu":
+        return []
+    sizes = np.abs(values[values != 0].astype(float))
+    if not sizes.size:
+        return []
+    typical, ratio = float(np.median(sizes)), float(sizes.max() / sizes.min())
+    if typical >= _LARGE or typical <= _SMALL:
+        step = 10.0 ** round(float(np.log10(typical)))
+        of = f" {unit}" if unit else " of the present unit"
+        return [
+            f"{name}: typical size {typical:.1g}{of}; state it in units of {step:.0e}{of}, values near one"
+        ]
+    if ratio >= _RANGE:
+        return [
+            f"{name}: sizes range from {sizes.min():.1g} to {sizes.max():.1g}; noise of one size cannot "
+            "suit both, use "
+            "the logarithm or noise in proportion, such as dist.LogNormal"
+        ]
+    return []
+
+
+def _cells(values: np.ndarray, where: np.ndarray, unit: str | None = None) -> str:
+    """The first offending cells as `[row, column] = value`."""
+    rows = np.argwhere(where)
+    shown = [f"[{', '.join(map(str, row))}] = {_shown(values[tuple(row)])}" for row in rows[:_SHOWN].tolist()]
+    rest = f" and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else ""
+    return ", ".join(shown) + rest + (f" (in {unit})" if unit and shown else "")
+
+
+def _shown(value: Any) -> str:
+    return (
+        f"{value:.6g}"
+        if isinstance(value, float | np.floating)
+        else repr(getattr(value, "item", lambda: value)())
+    )
