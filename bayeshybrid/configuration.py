@@ -22,7 +22,7 @@ Precision = Literal["double", "single", "inherit"]
 
 # An option that XLA does not know ends the process when JAX starts, or is ignored in silence: only
 # versions on which the tests have counted compiled loops stand here.
-TESTED_JAXLIB = ("0.10.2",)
+TESTED_JAXLIB = ("0.10.0", "0.10.1", "0.10.2")
 
 # Loops that touch fewer bytes are compiled whole instead of run operation by operation. On the two
 # Lotka-Volterra solves of the benchmarks that made gradients 1.5 to 3 times as fast.

@@ -81,6 +81,7 @@ class TextBar(Progress):
 
     def __init__(self, stream: TextIO | None = None):
         self.stream = sys.stderr if stream is None else stream
+        self.terminal = bool(getattr(self.stream, "isatty", lambda: False)())
         self.title = ""
         self.total = 0
         self.done = 0
@@ -97,7 +98,7 @@ class TextBar(Progress):
         self.title, self.total, self.done = title, max(int(total), 0), 0
         self.began, self.drawn, self.next_line, self.width = time.monotonic(), -1.0, 1, 0
         self.open = True
-        if self._terminal():
+        if self.terminal:
             self._draw("")
 
     def update(self, done: int, note: str = "") -> None:
@@ -105,7 +106,7 @@ class TextBar(Progress):
         if not self.open:
             return
         self.done = int(done)
-        if self._terminal():
+        if self.terminal:
             if time.monotonic() - self.drawn >= SECONDS_BETWEEN_DRAWINGS:
                 self._draw(note)
         elif self.done * LINES_PER_PHASE >= self.next_line * max(self.total, 1) and self.done < self.total:
@@ -116,15 +117,12 @@ class TextBar(Progress):
         """Draws the phase a last time and leaves the line."""
         if not self.open:
             return
-        if self._terminal():
+        if self.terminal:
             self._draw(note)
             self._write("\n")
         else:
             self._write(self._line(note) + "\n")
         self.open = False
-
-    def _terminal(self) -> bool:
-        return bool(getattr(self.stream, "isatty", lambda: False)())
 
     def _line(self, note: str) -> str:
         share = min(max(self.done / self.total, 0.0), 1.0) if self.total else 1.0

@@ -148,8 +148,8 @@ class _Problem(NamedTuple):
     max_steps: int
 
     def slope(self, t: Any, y: Array, inputs: PyTree) -> Array:
-        field, args = eqx.combine(inputs, self.static)
-        return field(t, y, args)
+        field, arrays = eqx.combine(inputs, self.static)
+        return field(t, y, arrays)
 
 
 def _whole(value: Any) -> Any:
@@ -188,44 +188,58 @@ def _kind(slope: PyTree) -> str:
     return f"a {type(slope).__name__}{size}"
 
 
-def _hoist(field: Field, y0: Array, t0: Array, args: PyTree, labels: tuple[str, ...]) -> tuple[PyTree, PyTree]:
+def _hoist(
+    field: Field, y0: Array, t0: Array, args: PyTree, labels: tuple[str, ...]
+) -> tuple[PyTree, PyTree]:
     """Arrays of the field, of its closure and of `args`, and the rest, so that every input is in sight."""
 
-    def checked(t, y, args):
-        slope = field(t, y, args)
+    arrays, others = eqx.partition(jax.tree.map(_whole, args), eqx.is_array)
+
+    def checked(t, y, arrays):
+        slope = field(t, y, eqx.combine(arrays, others))
         slope = jnp.asarray(slope) if isinstance(slope, (int, float, np.ndarray)) else slope
         _check_slope(slope, y, labels)
         return slope.astype(y.dtype)
 
-    args = jax.tree.map(_whole, args)
-    hoisted = eqx.filter_closure_convert(checked, t0, y0, args)
-    return eqx.partition((hoisted, args), eqx.is_array)
+    hoisted = eqx.filter_closure_convert(checked, t0, y0, arrays)
+    return eqx.partition((hoisted, arrays), eqx.is_array)
 
 
-def _end(problem: _Problem, cause: Array, t: Array, y: Array, inputs: PyTree) -> Array:
-    """The reason behind a step that could not be made smaller; looks at the Jacobian for implicit solvers."""
+def _reason(problem: _Problem, solution: diffrax.Solution) -> Array:
+    """diffrax's result as a code of ours; behind a step that could not shrink lies why it was refused."""
+    refused = solution.controller_state[1]
     if not isinstance(problem.solver, diffrax.AbstractImplicitSolver):
-        return jnp.where(cause == Reason.NEWTON_DIVERGED, Reason.STEP_UNDERFLOW, cause)
-    slope = problem.slope(t, y, inputs)
-    jacobian = jax.jacfwd(problem.slope, argnums=1)(t, y, inputs)
-    singular = jnp.all(jnp.isfinite(slope)) & ~jnp.all(jnp.isfinite(jacobian))
-    return jnp.where(singular & (cause != Reason.STEP_UNDERFLOW), Reason.SINGULAR, cause)
-
-
-def _reason(problem: _Problem, solution: diffrax.Solution, inputs: PyTree) -> Array:
-    cause = solution.controller_state[1]
-    end = _end(problem, cause, solution.ts[1][0], solution.ys[1][0], inputs)
+        refused = jnp.where(refused == Reason.NEWTON_DIVERGED, Reason.STEP_UNDERFLOW, refused)
     codes = diffrax.RESULTS
     table = (
+        (codes.successful, Reason.SOLVED),
         (codes.max_steps_reached, Reason.MAX_STEPS),
         (codes.nonlinear_divergence, Reason.NEWTON_DIVERGED),
         (codes.nonlinear_max_steps_reached, Reason.NEWTON_DIVERGED),
         (codes.singular, Reason.SINGULAR),
     )
-    reason = jnp.where(solution.result == codes.successful, Reason.SOLVED, end)
+    reason = refused
     for code, meaning in table:
         reason = jnp.where(solution.result == code, meaning, reason)
     return reason.astype(jnp.int32)
+
+
+def _newton_usable(problem: _Problem, times: Array, ys: Array, inputs: PyTree) -> Array:
+    """Whether the Jacobian is finite wherever the field is.
+
+    Where it is infinite, diffrax's Newton step divides by infinity: the state stands still, the error
+    estimate is zero, and the solve claims success.
+    """
+    if not isinstance(problem.solver, diffrax.AbstractImplicitSolver):
+        return jnp.array(True)
+    times, ys, inputs = jax.lax.stop_gradient((times, ys, inputs))
+
+    def usable(t, y):
+        slope = problem.slope(t, y, inputs)
+        jacobian = jax.jacfwd(problem.slope, argnums=1)(t, y, inputs)
+        return jnp.all(jnp.isfinite(jacobian)) | ~jnp.all(jnp.isfinite(slope))
+
+    return jnp.all(jax.vmap(usable)(times, ys))
 
 
 def _integrate(
@@ -248,14 +262,16 @@ def _integrate(
         None,
         y0,
         inputs,
-        saveat=diffrax.SaveAt(subs=(diffrax.SubSaveAt(ts=at), diffrax.SubSaveAt(t1=True)), controller_state=True),
+        saveat=diffrax.SaveAt(ts=at, controller_state=True),
         stepsize_controller=_Watched(problem.rtol, problem.atol, smallest),
         adjoint=adjoint,
         max_steps=problem.max_steps,
         throw=False,
     )
-    ys = solution.ys[0]
-    reason = _reason(problem, solution, inputs)
+    ys = solution.ys
+    reason = _reason(problem, solution)
+    usable = _newton_usable(problem, jnp.append(at, t0), jnp.concatenate([ys, y0[None]]), inputs)
+    reason = jnp.where(usable, reason, Reason.SINGULAR)
     reason = jnp.where(finite, reason, Reason.NOT_FINITE)
     reason = jnp.where(early, Reason.BEFORE_START, reason)
     return ys, solution.stats["num_steps"], reason
@@ -291,7 +307,9 @@ def _instantiate(tangent: Any) -> Any:
     return tangent
 
 
-def _forward(problem: _Problem, y0: Array, inputs: PyTree, times: Array, t0: Array) -> tuple[Array, Array, Array]:
+def _forward(
+    problem: _Problem, y0: Array, inputs: PyTree, times: Array, t0: Array
+) -> tuple[Array, Array, Array]:
     """The solve with its own Jacobian as derivative rule.
 
     The rule is linear in the tangent, so reverse mode works outside; and it belongs to this one solve, so
@@ -328,7 +346,9 @@ def _forward(problem: _Problem, y0: Array, inputs: PyTree, times: Array, t0: Arr
         def column(basis):
             return jax.jvp(of_packed, (packed,), (basis,), has_aux=True)
 
-        ys, jacobian, status = jax.vmap(column, out_axes=(None, -1, None))(jnp.eye(packed.size, dtype=packed.dtype))
+        ys, jacobian, status = jax.vmap(column, out_axes=(None, -1, None))(
+            jnp.eye(packed.size, dtype=packed.dtype)
+        )
         return (ys, status), ((jacobian @ direction).astype(ys.dtype), jnp.zeros_like(status))
 
     value.defjvp(rule, symbolic_zeros=True)
@@ -337,7 +357,9 @@ def _forward(problem: _Problem, y0: Array, inputs: PyTree, times: Array, t0: Arr
     return ys, steps, reason
 
 
-def _reverse(problem: _Problem, y0: Array, inputs: PyTree, times: Array, t0: Array) -> tuple[Array, Array, Array]:
+def _reverse(
+    problem: _Problem, y0: Array, inputs: PyTree, times: Array, t0: Array
+) -> tuple[Array, Array, Array]:
     return _integrate(problem, diffrax.RecursiveCheckpointAdjoint(), y0, inputs, times, t0)
 
 
