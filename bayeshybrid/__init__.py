@@ -1,0 +1,56 @@
+"""Probabilistic programming and uncertainty quantification for models that join equations and networks.
+
+A model is a numpyro model. bayeshybrid adds statements to write inside it, one verb that finds its posterior
+by any method, and analyses of what comes out.
+"""
+
+from bayeshybrid import configuration as configuration
+
+configuration.prepare()
+
+from bayeshybrid.configuration import configure  # noqa: E402
+from bayeshybrid.faults import DataError, ModelError, StartError  # noqa: E402
+from bayeshybrid.forecast import Forecast  # noqa: E402
+from bayeshybrid.inference.nuts import NUTS  # noqa: E402
+from bayeshybrid.inference.verbs import infer, simulate  # noqa: E402
+from bayeshybrid.networks import MLP, network  # noqa: E402
+from bayeshybrid.observation import observe  # noqa: E402
+from bayeshybrid.posterior import Posterior  # noqa: E402
+from bayeshybrid.priors import (  # noqa: E402
+    Parameter,
+    bounded,
+    parameter,
+    parameters,
+    prior_interval,
+    prior_quantiles,
+)
+from bayeshybrid.progress import Silent, TextBar  # noqa: E402
+from bayeshybrid.statements import solve_ode  # noqa: E402
+from bayeshybrid.target import Target  # noqa: E402
+from bayeshybrid.verdict import Verdict  # noqa: E402
+
+__all__ = [
+    "MLP",
+    "NUTS",
+    "DataError",
+    "Forecast",
+    "ModelError",
+    "Parameter",
+    "Posterior",
+    "Silent",
+    "StartError",
+    "Target",
+    "TextBar",
+    "Verdict",
+    "bounded",
+    "configure",
+    "infer",
+    "network",
+    "observe",
+    "parameter",
+    "parameters",
+    "prior_interval",
+    "prior_quantiles",
+    "simulate",
+    "solve_ode",
+]

@@ -1,0 +1,119 @@
+"""The driver: it owns the loop, the progress bar, interruption, the time limit and the counting of failures."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bayeshybrid.inference.convergence import reasons_in_words
+from bayeshybrid.inference.method import Basin, Chunk, Method
+from bayeshybrid.progress import Progress
+from bayeshybrid.target import Target
+
+SECONDS_PER_CHUNK = 1.0
+FIRST_LENGTH = 5
+MOST_EXPLAINED = 200
+
+__all__ = ["Run", "drive"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a drive ended with.
+
+    - `state`: the last state; `chunks`: everything drawn.
+    - `failures`: failed transitions by reason in words, exact in number; `failed_at`: where, unconstrained.
+    - `ended`: `"finished"`, `"interrupted"` or `"out of time"`.
+    - `seconds`: wall time, compiling included.
+    """
+
+    state: Any
+    chunks: list[Chunk]
+    failures: dict[str, int]
+    failed_at: np.ndarray
+    ended: str
+    seconds: float
+
+
+def drive(
+    method: Method,
+    target: Target,
+    basins: tuple[Basin, ...],
+    key: Any,
+    progress: Progress,
+    time_limit: float | None = None,
+) -> Run:
+    """Turn a method until it is finished, in chunks of about a second, so that Ctrl-C is heard.
+
+    Interrupted or out of time (seconds), what was drawn so far is kept. How the work is cut into chunks
+    changes nothing about the draws.
+    """
+    began = time.monotonic()
+    chunks: list[Chunk] = []
+    failures: dict[str, int] = {}
+    failed_at: list[np.ndarray] = []
+    ended = "finished"
+    state = None
+    try:
+        state = method.start(target, basins, key)
+        length, phase = FIRST_LENGTH, ""
+        while not method.finished(state):
+            done, total, doing = method.progress(state)
+            if doing != phase:
+                progress.start(doing, total)
+                phase = doing
+            turned = time.monotonic()
+            state, chunk = method.advance(target, state, length)
+            spent = time.monotonic() - turned
+            chunks.append(chunk)
+            _count_failures(target, chunk, failures, failed_at)
+            if len(chunks) > 1:  # the first turn compiles
+                length = max(1, int(length * min(4.0, SECONDS_PER_CHUNK / max(spent, 1e-3))))
+            progress.update(method.progress(state)[0], _words(chunk))
+            if time_limit is not None and time.monotonic() - began > time_limit:
+                ended = "out of time"
+                break
+    except KeyboardInterrupt:
+        if not chunks:
+            raise
+        ended = "interrupted"
+    progress.finish(ended if ended != "finished" else "")
+    places = np.concatenate(failed_at) if failed_at else np.zeros((0, target.layout.size))
+    return Run(state, chunks, failures, places, ended, time.monotonic() - began)
+
+
+def _words(chunk):
+    steps = chunk.statistics.get("n_steps")
+    diverging = int(np.sum(chunk.statistics.get("diverging", 0)))
+    told = f"{np.mean(steps):.0f} gradients per draw" if steps is not None and steps.size else ""
+    return told + (f", {diverging} divergent" if diverging else "")
+
+
+def _count_failures(target, chunk, failures, failed_at):
+    """Ask the target why the failed ends of trajectories failed, once a chunk, and drop them from the chunk."""
+    places = chunk.statistics.pop("failed_at", None)
+    if places is None:
+        return
+    where = places[np.asarray(chunk.statistics["failed"], bool)]
+    if not len(where):
+        return
+    failed_at.append(where)
+    asked = where[:MOST_EXPLAINED]
+    padded = np.concatenate([asked, np.repeat(asked[-1:], MOST_EXPLAINED - len(asked), axis=0)])
+    reasons = jax.tree.map(lambda x: np.asarray(x)[: len(asked)], _reasons(target, jnp.asarray(padded)))
+    counted = reasons_in_words(reasons)
+    counted["the density or its gradient is not finite"] = len(asked) - sum(counted.values())
+    for reason, count in counted.items():
+        if count:
+            failures[reason] = failures.get(reason, 0) + round(count * len(where) / len(asked))
+
+
+@jax.jit
+def _reasons(target, points):
+    return jax.lax.map(lambda q: target.explain(q)["reasons"], points, batch_size=20)
+

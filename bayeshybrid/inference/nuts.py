@@ -1,0 +1,373 @@
+"""The no-U-turn sampler (Hoffman and Gelman 2014), through blackjax, in whitened coordinates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bayeshybrid import configuration
+from bayeshybrid.faults import ModelError
+from bayeshybrid.inference.method import Basin, Chunk, Claim, Method, Result, register
+from bayeshybrid.verdict import Check
+from bayeshybrid.target import Target
+
+CAPACITY = 100
+REFRESH = (0.1, 0.25, 0.5)
+DENSE_UP_TO = 150
+
+__all__ = ["NUTS"]
+
+
+class State(NamedTuple):
+    """One row a chain. `factor` maps whitened positions to the target's: `(d, d)`, or `(d,)` if diagonal."""
+
+    key: Any
+    iteration: Any
+    basin: Any
+    position: Any
+    log_density: Any
+    gradient: Any
+    factor: Any
+    adaptation: Any
+    total: Any
+    squares: Any
+    count: Any
+
+
+@register
+@dataclass(frozen=True)
+class NUTS(Method):
+    """No-U-turn sampling: exact draws for posteriors of smooth density, up to Monte Carlo error.
+
+    Every basin that carries mass gets its own chains. They move in coordinates whitened by the curvature at
+    the basin where that is a maximum's, else by the spread of prior draws; the metric is estimated anew from
+    the draws of all chains of a basin at a tenth, a quarter and half of the warm-up, and each chain tunes its
+    step size by dual averaging. Several basins are put together in proportion to their mass.
+
+    **Arguments:**
+
+    - `chains`: chains per basin.
+    - `draws`: draws kept of each chain.
+    - `warmup`: transitions before those, dropped.
+    - `target_acceptance`: mean acceptance that the step size is tuned for.
+    - `max_doublings`: a trajectory has at most `2**max_doublings` steps.
+    - `metric`: `"dense"`, `"diagonal"`, or `"auto"`: dense up to 150 unknowns.
+
+    **Raises:** `ModelError` for counts that are not positive or an acceptance outside (0, 1).
+
+    ```python
+    method = bh.NUTS(chains=2, draws=200, warmup=200)
+    assert method.claims == "exact"
+    assert method == bh.NUTS(chains=2, draws=200, warmup=200)
+    ```
+    """
+
+    chains: int = 4
+    draws: int = 1000
+    warmup: int = 1000
+    target_acceptance: float = 0.8
+    max_doublings: int = 10
+    metric: str = "auto"
+
+    claims: ClassVar[Claim] = "exact"
+
+    def __post_init__(self) -> None:
+        for name in ("chains", "draws", "max_doublings"):
+            if getattr(self, name) < 1:
+                raise ModelError(f"NUTS({name}={getattr(self, name)}): it must be at least 1")
+        if self.warmup < 0:
+            raise ModelError(f"NUTS(warmup={self.warmup}): it cannot be negative")
+        if not 0 < self.target_acceptance < 1:
+            raise ModelError(f"NUTS(target_acceptance={self.target_acceptance}): write a share between 0 and 1")
+        if self.metric not in ("auto", "dense", "diagonal"):
+            raise ModelError(f'NUTS(metric={self.metric!r}): write "auto", "dense" or "diagonal"')
+
+    def start(self, target: Target, basins: tuple[Basin, ...], key: Any) -> State:
+        """Chains dispersed about their basins at twice their spread, or as near as the density is finite."""
+        size = target.layout.size
+        dense = self.metric == "dense" or (self.metric == "auto" and size <= DENSE_UP_TO)
+        which = np.repeat(np.arange(len(basins)), self.chains)
+        factors = [_factor(basin, size, dense) for basin in basins]
+        middles = [basins[b].members[c % len(basins[b].members)] for c, b in zip(_turns(which), which, strict=True)]
+        keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(len(which)))
+        factor = jnp.stack([jnp.asarray(factors[b]) for b in which])
+        adapt, _ = _dual_averaging(self.target_acceptance)
+        step = jnp.full(len(which), size ** -0.25)
+        position, log_density, gradient = _disperse(target, jnp.stack(list(map(jnp.asarray, middles))), factor, keys)
+        zeros = jnp.zeros_like(position)
+        return State(
+            key=keys,
+            iteration=jnp.zeros(len(which), int),
+            basin=jnp.asarray(which),
+            position=position,
+            log_density=log_density,
+            gradient=gradient,
+            factor=factor,
+            adaptation=jax.vmap(adapt)(step),
+            total=zeros,
+            squares=jnp.zeros_like(factor),
+            count=jnp.zeros(len(which), int),
+        )
+
+    def advance(self, target: Target, state: State, length: int) -> tuple[State, Chunk]:
+        """Up to `length` transitions of every chain, never past the next renewal of the metric."""
+        done = int(state.iteration[0])
+        marks = [*self._renewals(), self.warmup, self.warmup + self.draws]
+        length = min(length, CAPACITY, min(mark - done for mark in marks if mark > done))
+        state, draws, statistics = _program(self, len(state.iteration))(target, state, jnp.asarray(length))
+        if int(state.iteration[0]) in self._renewals():
+            state = _renew(self, state)
+        kept = jax.tree.map(lambda x: np.asarray(x)[:, :length], (draws, statistics))
+        return state, Chunk(*kept)
+
+    def finished(self, state: State) -> bool:
+        """After warm-up and draws."""
+        return int(state.iteration[0]) >= self.warmup + self.draws
+
+    def progress(self, state: State) -> tuple[int, int, str]:
+        """Transitions done and to do."""
+        done = int(state.iteration[0])
+        return done, self.warmup + self.draws, "warm-up" if done < self.warmup else "sampling"
+
+    def finish(self, target: Target, state: State, chunks: list[Chunk], basins: tuple[Basin, ...]) -> Result:
+        """The draws after warm-up; several basins mixed in proportion to their masses."""
+        draws = np.concatenate([chunk.draws for chunk in chunks], axis=1)[:, self.warmup :]
+        names = chunks[0].statistics
+        statistics = {
+            name: np.concatenate([chunk.statistics[name] for chunk in chunks], axis=1)[:, self.warmup :]
+            for name in names
+        }
+        which = np.asarray(state.basin)
+        raw = tuple(draws[which == b] for b in range(len(basins)))
+        notes, pick = _mixture(which, basins, draws.shape[1], self.chains)
+        limit = self.max_doublings
+        return Result(
+            draws=_take(draws, pick),
+            statistics={name: _take(values, pick) for name, values in statistics.items()},
+            raw=raw,
+            checks=_trajectory_checks(statistics, limit, which),
+            notes=notes,
+            extra={"step_size": np.exp(np.asarray(state.adaptation.log_step_size_avg)), "raw_basin": which},
+        )
+
+    def _renewals(self):
+        """Iterations after which the metric is estimated anew, where enough draws lie behind them."""
+        marks = sorted({round(share * self.warmup) for share in REFRESH})
+        return [mark for before, mark in zip([0, *marks], marks, strict=False) if mark - before >= 20]
+
+
+def _turns(which):
+    """The index of each chain within its basin."""
+    return [int(np.sum(which[:i] == b)) for i, b in enumerate(which)]
+
+
+def _factor(basin, size, dense):
+    factor = np.ones(size) if basin.factor is None else np.asarray(basin.factor)
+    if dense:
+        return factor if factor.ndim == 2 else np.diag(factor)
+    return factor if factor.ndim == 1 else np.sqrt(np.sum(factor**2, axis=1))
+
+
+def _apply(factor, z):
+    return factor @ z if factor.ndim == 2 else factor * z
+
+
+def _pull_back(factor, gradient):
+    return factor.T @ gradient if factor.ndim == 2 else factor * gradient
+
+
+def _whiten(factor, q):
+    if factor.ndim == 2:
+        return jax.scipy.linalg.solve_triangular(factor, q, lower=True)
+    return q / factor
+
+
+@jax.jit
+def _disperse(target, middles, factors, keys):
+    """Starts about each middle, pulled half way back until the density is finite there."""
+    value_and_gradient = jax.value_and_grad(target.log_density)
+
+    def one(middle, factor, key):
+        offset = 2.0 * _apply(factor, jax.random.normal(jax.random.fold_in(key, 1), middle.shape))
+        shares = jnp.array([1.0, 0.5, 0.25, 0.125, 0.0])
+        points = middle[None] + shares[:, None] * offset[None]
+        values = jax.vmap(target.log_density)(points)
+        point = points[jnp.argmax(jnp.isfinite(values))]
+        return point, *value_and_gradient(point)
+
+    return jax.vmap(one)(middles, factors, keys)
+
+
+def _dual_averaging(target_acceptance):
+    """Nesterov's dual averaging of the step size (Hoffman and Gelman 2014, section 3.2.1)."""
+    from blackjax.adaptation.step_size import dual_averaging_adaptation
+
+    start, update, _ = dual_averaging_adaptation(target_acceptance)
+    return start, update
+
+
+@lru_cache(maxsize=32)
+def _program(method, chains):
+    """One executable for warm-up, sampling and every chunk, the chains spread over the local devices."""
+    devices = jax.local_devices()
+    count = max(n for n in range(1, len(devices) + 1) if chains % n == 0)
+    mesh = jax.make_mesh((count,), ("chains",), devices=devices[:count], axis_types=(jax.sharding.AxisType.Auto,))
+    spread = jax.sharding.PartitionSpec("chains")
+    everywhere = jax.sharding.PartitionSpec()
+
+    def chunk(target, state, length):
+        return _chunk(method, target, state, length)
+
+    mapped = jax.shard_map(
+        chunk, mesh=mesh, in_specs=(everywhere, spread, everywhere), out_specs=spread, check_vma=False
+    )
+    return jax.jit(mapped, compiler_options=configuration.compile_options())
+
+
+def _chunk(method, target, state, length):
+    """`length` transitions of a few chains side by side."""
+    turn = jax.vmap(partial(_transition, method, target))
+    shapes = jax.eval_shape(turn, state)[1]
+    buffers = jax.tree.map(lambda x: jnp.zeros((x.shape[0], CAPACITY, *x.shape[1:]), x.dtype), shapes)
+
+    def body(i, carry):
+        state, buffers = carry
+        state, seen = turn(state)
+        return state, jax.tree.map(lambda b, x: b.at[:, i].set(x), buffers, seen)
+
+    state, (draws, statistics) = jax.lax.fori_loop(0, length, body, (state, buffers))
+    return state, draws, statistics
+
+
+def _transition(method, target, state):
+    """One trajectory of one chain; during warm-up also one step of the adaptation."""
+    from blackjax.mcmc import nuts
+    from blackjax.mcmc.hmc import HMCState
+
+    def log_density(z):
+        return target.log_density(_apply(state.factor, z))
+
+    _, update = _dual_averaging(method.target_acceptance)
+    warming = state.iteration < method.warmup
+    log_step = jnp.where(warming, state.adaptation.log_step_size, state.adaptation.log_step_size_avg)
+    start = HMCState(
+        _whiten(state.factor, state.position), state.log_density, _pull_back(state.factor, state.gradient)
+    )
+    key, step_key = jax.random.split(state.key)
+    end, info = nuts.build_kernel()(
+        step_key, start, log_density, jnp.exp(log_step), jnp.ones_like(state.position), method.max_doublings
+    )
+    position = _apply(state.factor, end.position)
+    adaptation = update(state.adaptation, info.acceptance_rate)
+    adaptation = jax.tree.map(lambda new, old: jnp.where(warming, new, old), adaptation, state.adaptation)
+    following = state._replace(
+        key=key,
+        iteration=state.iteration + 1,
+        position=position,
+        log_density=end.logdensity,
+        gradient=_push_gradient(state.factor, end.logdensity_grad),
+        adaptation=adaptation,
+        total=state.total + end.position,
+        squares=state.squares + _square(end.position, state.factor.ndim),
+        count=state.count + 1,
+    )
+    return following, (position, _statistics(end, info, log_step, state.factor))
+
+
+def _push_gradient(factor, gradient):
+    """A gradient by whitened coordinates as a gradient by the target's own."""
+    if factor.ndim == 2:
+        return jax.scipy.linalg.solve_triangular(factor, gradient, lower=True, trans=1)
+    return gradient / factor
+
+
+def _square(z, ndim):
+    return jnp.outer(z, z) if ndim == 2 else z**2
+
+
+def _statistics(end, info, log_step, factor):
+    """What is kept of a transition; the ends of the trajectory tell a failed solve from a divergence."""
+    left, right = info.trajectory_leftmost_state, info.trajectory_rightmost_state
+    failed_left = ~jnp.isfinite(left.logdensity)
+    failed = failed_left | ~jnp.isfinite(right.logdensity)
+    return {
+        "lp": end.logdensity,
+        "energy": info.energy,
+        "acceptance_rate": info.acceptance_rate,
+        "step_size": jnp.exp(log_step),
+        "n_steps": info.num_integration_steps,
+        "tree_depth": info.num_trajectory_expansions,
+        "turning": info.is_turning,
+        "diverging": info.is_divergent & ~failed,
+        "failed": info.is_divergent & failed,
+        "failed_at": _apply(factor, jnp.where(failed_left, left.position, right.position)),
+    }
+
+
+@partial(jax.jit, static_argnums=0)
+def _renew(method, state):
+    """A metric from the draws since the last one, pooled within each basin, shrunk towards the last one.
+
+    In whitened coordinates the last metric is the identity; the weights are Stan's (Stan Development Team,
+    reference manual, "HMC algorithm parameters").
+    """
+    same = (state.basin[:, None] == state.basin[None, :]).astype(state.position.dtype)
+    count = state.count[0]
+    mean = state.total / count
+    scatter = state.squares / count - jax.vmap(lambda m: _square(m, state.factor.ndim - 1))(mean)
+    pooled = jnp.einsum("ab,b...->a...", same / same.sum(axis=1, keepdims=True), scatter)
+    number = count * same.sum(axis=1)
+    weight = (number / (number + 5.0)).reshape((-1,) + (1,) * (pooled.ndim - 1))
+    if state.factor.ndim == 3:
+        identity = jnp.eye(state.position.shape[1])[None]
+        spread = jnp.linalg.cholesky(weight * pooled + (1 - weight) * identity)
+        factor = jnp.matmul(state.factor, spread)
+    else:
+        factor = state.factor * jnp.sqrt(weight * pooled + (1 - weight))
+    sound = jnp.all(jnp.isfinite(factor), axis=tuple(range(1, factor.ndim)), keepdims=True)
+    factor = jnp.where(sound, factor, state.factor)
+    start, _ = _dual_averaging(method.target_acceptance)
+    return state._replace(
+        factor=factor,
+        adaptation=jax.vmap(start)(jnp.exp(state.adaptation.log_step_size)),
+        total=jnp.zeros_like(state.total),
+        squares=jnp.zeros_like(state.squares),
+        count=jnp.zeros_like(state.count),
+    )
+
+
+def _mixture(which, basins, draws, chains):
+    """Which chain and draw fills each place of the answer."""
+    if len(basins) == 1:
+        return (), (np.arange(len(which))[:, None] * np.ones((1, draws), int), np.arange(draws)[None].repeat(len(which), 0))
+    masses = np.array([basin.mass for basin in basins])
+    known = bool(np.all(np.isfinite(masses)))
+    weights = masses / masses.sum() if known else np.full(len(basins), 1 / len(basins))
+    order = np.random.default_rng(0).permutation(np.repeat(np.arange(len(basins)), np.round(weights * draws).astype(int)))
+    order = np.resize(order, draws)
+    chain = np.stack([order * chains + c for c in range(chains)])
+    place = np.broadcast_to(np.arange(draws), chain.shape)
+    words = ", ".join(f"{weight:.3g}" for weight in weights)
+    note = f"{len(basins)} basins put together with masses {words}"
+    return (note if known else f"{len(basins)} basins whose masses could not be estimated, put together in equal parts",), (chain, place)
+
+
+def _take(values, pick):
+    return values[pick[0], pick[1]]
+
+
+def _trajectory_checks(statistics, limit, which):
+    """Divergences, saturated trajectories and energy: what only this family of methods can report."""
+    from bayeshybrid.inference.convergence import divergence_check, energy_check, saturation_check
+
+    saturated = (statistics["tree_depth"] >= limit) & ~statistics["turning"] & ~statistics["diverging"]
+    return (
+        divergence_check(statistics["diverging"]),
+        saturation_check(saturated & ~statistics["failed"]),
+        energy_check(statistics["energy"], which),
+    )

@@ -1,0 +1,276 @@
+"""The search for basins: many starts from the prior, optimised together, told apart by what they predict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bayeshybrid.inference.method import Basin
+from bayeshybrid.progress import Progress
+from bayeshybrid.target import Target
+
+STARTS = 32
+FIRST_PHASE = 200
+SECOND_PHASE = 300
+DENSE_UP_TO = 150
+SAME_PREDICTION = 0.3
+SAME_HEIGHT = 2.0
+NEGLIGIBLE = 0.01
+AT_MOST = 4
+PROPOSALS = 1000
+
+__all__ = ["Search", "at_initial_values", "find_basins"]
+
+
+@dataclass(frozen=True)
+class Search:
+    """What the search found, for the result to report.
+
+    - `basins`: those that carry at least a hundredth of the mass, largest first.
+    - `left_out`: the others: regions where searches ended that carry less, or are flat.
+    - `starts`, `failed`: searches begun, and those that never found a finite density.
+    - `notes`: what a reader must know, in words.
+    """
+
+    basins: tuple[Basin, ...]
+    left_out: tuple[Basin, ...]
+    starts: int
+    failed: int
+    notes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        lines = [f"{self.starts} searches, {len(self.basins)} basin(s) kept, {len(self.left_out)} left out"]
+        for basin in self.basins + self.left_out:
+            kept = "kept" if any(basin is other for other in self.basins) else "left out"
+            share = f"mass {basin.mass:.3g}" if np.isfinite(basin.mass) else "mass not known"
+            lines.append(f"  log density {basin.log_density:.2f}, {len(basin.members)} searches, {share}, {kept}")
+        return "\n".join([*lines, *self.notes])
+
+
+def find_basins(target: Target, starts: np.ndarray, key: Any, progress: Progress) -> Search:
+    """Optimise many starts together and cluster where they end.
+
+    **Arguments:**
+
+    - `target`: the density.
+    - `starts`: unconstrained points of finite density, `(n, size)`.
+    - `key`: a JAX key for the importance sampling of the masses.
+    - `progress`: told what is going on.
+
+    **Returns:** a `Search`. Where no search ends in a maximum, its one basin is the best point found, with no
+    curvature and no mass, and a note that says so.
+    """
+    progress.start("search for basins", 3)
+    ends, values = (np.asarray(x) for x in _optimise(target, jnp.asarray(starts)))
+    progress.update(1, "curvature")
+    finite = np.isfinite(values)
+    ends, values = ends[finite], values[finite]
+    basins = _with_curvature(target, _cluster(target, ends, values))
+    progress.update(2, "masses")
+    basins = _with_masses(target, basins, key)
+    kept, left_out, notes = _keep(basins)
+    progress.finish(f"{len(kept)} of {len(basins)} basins kept")
+    return Search(kept, left_out, len(starts), int(np.sum(~finite)), notes)
+
+
+@jax.jit
+def _optimise(target, starts):
+    """Adam to leave flat and broken regions, then (L-)BFGS to the bottom; a failed evaluation halves the step."""
+    import optax
+    import optimistix
+
+    value_and_gradient = jax.value_and_grad(lambda q: -target.log_density(q))
+    adam = optax.chain(optax.clip_by_global_norm(10.0), optax.adam(0.05))
+
+    def descend(carry, _):
+        q, state, best, best_value, shrink = carry
+        value, gradient = value_and_gradient(q)
+        failed = ~jnp.isfinite(value)
+        better = value < best_value
+        best, best_value = jnp.where(better, q, best), jnp.where(better, value, best_value)
+        shrink = jnp.where(failed, 0.5 * shrink, jnp.minimum(1.0, 1.1 * shrink))
+        step, state = adam.update(gradient, state)
+        q = jnp.where(failed, 0.5 * (q + best), q + shrink * step)
+        return (q, state, best, best_value, shrink), None
+
+    def one(start):
+        carry = (start, adam.init(start), start, jnp.asarray(jnp.inf, start.dtype), jnp.ones((), start.dtype))
+        (_, _, best, _, _), _ = jax.lax.scan(descend, carry, None, length=FIRST_PHASE)
+        small = start.shape[0] <= DENSE_UP_TO
+        solver = (optimistix.BFGS if small else optimistix.LBFGS)(rtol=1e-8, atol=1e-8)
+        found = optimistix.minimise(
+            lambda q, _: -target.log_density(q), solver, best, max_steps=SECOND_PHASE, throw=False
+        )
+        ends = jnp.stack([best, found.value])
+        values = jax.vmap(target.log_density)(ends)
+        winner = jnp.argmax(jnp.where(jnp.isfinite(values), values, -jnp.inf))
+        return ends[winner], values[winner]
+
+    return jax.vmap(one)(starts)
+
+
+def _cluster(target, ends, values):
+    """End points that predict the same and lie equally high, best first."""
+    predicted, spread = (np.asarray(x) for x in _predict(target, jnp.asarray(ends)))
+    order = np.argsort(-values)
+    groups: list[list[int]] = []
+    for i in order:
+        for group in groups:
+            head = group[0]
+            distance = np.abs(predicted[i] - predicted[head]) / spread[head]
+            if np.max(distance, initial=0.0) < SAME_PREDICTION and values[head] - values[i] < SAME_HEIGHT:
+                group.append(int(i))
+                break
+        else:
+            groups.append([int(i)])
+    return [
+        Basin(ends[group[0]], float(values[group[0]]), ends[group], None, float("nan"), float("nan"))
+        for group in groups
+    ]
+
+
+@jax.jit
+def _predict(target, ends):
+    """What each point expects to be observed, and the noise about it, as flat vectors."""
+
+    def one(q):
+        found = target.observations(q, target.inputs()).moments
+        means = [jnp.ravel(m.mean) for m in found.values()]
+        sds = [jnp.ravel(jnp.sqrt(m.variance)) for m in found.values()]
+        if not means:
+            return q, jnp.ones_like(q)
+        return jnp.nan_to_num(jnp.concatenate(means)), jnp.nan_to_num(jnp.concatenate(sds), nan=1.0) + 1e-12
+
+    return jax.lax.map(one, ends)
+
+
+def _with_curvature(target, basins):
+    """The whitening factor at each mode, where the mode is a maximum; only those within reach of the best."""
+    best = max((basin.log_density for basin in basins), default=0.0)
+    done = []
+    for basin in basins:
+        reachable = best - basin.log_density < 30.0 + target.layout.size
+        factor = _curvature(target, basin.mode) if reachable and target.layout.size <= DENSE_UP_TO else None
+        done.append(replace(basin, factor=factor))
+    return done
+
+
+def _curvature(target, mode, step=1e-3):
+    """Lower factor of the inverse Hessian by central differences of the gradient, `None` off a maximum."""
+    hessian, gradient = (np.asarray(x) for x in _hessian(target, jnp.asarray(mode), step))
+    if not np.all(np.isfinite(hessian)):
+        return None
+    values, vectors = np.linalg.eigh(-0.5 * (hessian + hessian.T))
+    if values.min() <= 1e-6 * max(values.max(), 1.0):
+        return None
+    covariance = (vectors / values) @ vectors.T
+    if gradient @ covariance @ gradient > 0.5:
+        return None
+    return np.linalg.cholesky(covariance)
+
+
+@jax.jit
+def _hessian(target, mode, step):
+    slope = jax.grad(target.log_density)
+    shifts = step * jnp.eye(mode.shape[0], dtype=mode.dtype)
+    points = jnp.concatenate([mode[None] + shifts, mode[None] - shifts, mode[None]])
+    slopes = jax.vmap(slope)(points)
+    size = mode.shape[0]
+    return (slopes[:size] - slopes[size : 2 * size]) / (2 * step), slopes[-1]
+
+
+def _with_masses(target, basins, key):
+    """Each basin's share by its Gaussian approximation; by importance sampling where several could matter."""
+    shaped = [basin for basin in basins if basin.factor is not None]
+    if not shaped:
+        return basins
+    volumes = np.array([b.log_density + np.sum(np.log(np.diag(b.factor))) for b in shaped])
+    rough = np.exp(volumes - volumes.max())
+    rough = rough / rough.sum()
+    near = [b for b, share in zip(shaped, rough, strict=True) if share > NEGLIGIBLE**2]
+    masses = {id(b): (float(share), 0.0) for b, share in zip(shaped, rough, strict=True)}
+    if len(near) > 1:
+        estimated = _importance_masses(target, near, rough[rough > NEGLIGIBLE**2], key)
+        masses |= {id(b): pair for b, pair in zip(near, estimated, strict=True)}
+    return [replace(b, mass=masses[id(b)][0], mass_error=masses[id(b)][1]) if id(b) in masses else b for b in basins]
+
+
+def _importance_masses(target, basins, rough, key, freedom=5.0):
+    """Shares by importance sampling from a mixture of Student t about the modes, with standard errors.
+
+    A draw counts for the basin whose component explains it best. NaN where the Pareto shape of the weights is
+    too heavy for them to be believed (Vehtari et al. 2024, "Pareto smoothed importance sampling").
+    """
+    from arviz_stats.base import array_stats
+
+    log_weights, owner = _importance_weights(target, basins, rough / rough.sum(), key, freedom)
+    finite = np.isfinite(log_weights)
+    khat = float(array_stats.psislw(log_weights[finite])[1]) if finite.sum() > 100 else np.inf
+    limit = min(1 - 1 / np.log10(PROPOSALS), 0.7)
+    if not khat < limit:
+        return [(float("nan"), float("nan"))] * len(basins)
+    weights = np.where(finite, np.exp(log_weights - log_weights[finite].max()), 0.0)
+    weights = weights / weights.sum()
+    shares = [float(weights[owner == b].sum()) for b in range(len(basins))]
+    errors = [float(np.sqrt(np.sum(weights**2 * ((owner == b) - share) ** 2))) for b, share in enumerate(shares)]
+    return list(zip(shares, errors, strict=True))
+
+
+def _importance_weights(target, basins, rough, key, freedom):
+    size = target.layout.size
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
+    drawn = rng.choice(len(basins), PROPOSALS, p=rough)
+    z = rng.standard_normal((PROPOSALS, size)) * np.sqrt(freedom / rng.chisquare(freedom, PROPOSALS))[:, None]
+    points = np.stack([basins[b].mode + basins[b].factor @ row for b, row in zip(drawn, z, strict=True)])
+    parts = np.stack(
+        [np.log(share) + _log_student(points, basin, freedom) for basin, share in zip(basins, rough, strict=True)]
+    )
+    proposal = np.logaddexp.reduce(parts, axis=0)
+    values = np.asarray(_densities(target, jnp.asarray(points)))
+    return values - proposal, np.argmax(parts, axis=0)
+
+
+def _log_student(points, basin, freedom):
+    """Log density of a multivariate Student t, without the constant that all basins share."""
+    white = np.linalg.solve(basin.factor, (points - basin.mode).T)
+    size = len(basin.mode)
+    tail = -0.5 * (freedom + size) * np.log1p(np.sum(white**2, axis=0) / freedom)
+    return tail - np.sum(np.log(np.diag(basin.factor)))
+
+
+@jax.jit
+def _densities(target, points):
+    return jax.lax.map(target.log_density, points, batch_size=64)
+
+
+def _keep(basins):
+    """Basins that carry mass, those left out, and a note where nothing looks like a maximum."""
+    shaped = [basin for basin in basins if basin.factor is not None]
+    if not shaped:
+        note = "no search ended in a maximum: chains start at the best points found, without curvature"
+        if not basins:
+            return (), (), ("no search found a finite density",)
+        head, rest = basins[0], tuple(basins[1:])
+        members = np.concatenate([basin.members for basin in basins])[:STARTS]
+        return (replace(head, members=members),), rest, (note,)
+    heavy = [b for b in shaped if not b.mass < NEGLIGIBLE]
+    heavy = sorted(heavy, key=lambda b: -b.log_density)[:AT_MOST]
+    if len(heavy) == 1:
+        heavy = [replace(heavy[0], mass=1.0, mass_error=0.0)]
+    modes = [b.mode for b in heavy]
+    left_out = tuple(b for b in basins if not any(b.mode is mode for mode in modes))
+    return tuple(heavy), left_out, ()
+
+
+def at_initial_values(target: Target, starts: np.ndarray) -> np.ndarray:
+    """Starts with the sites tagged `initial="zero"` at zero."""
+    starts = np.array(starts)
+    for site in target.layout.latent:
+        if site.tag.initial == "zero":
+            starts[:, site.start : site.stop] = 0.0
+    return starts

@@ -1,0 +1,179 @@
+"""Statements of a model: an equation and its solver, said once and by name.
+
+A statement stands at the model's own level, like `numpyro.sample`. It owns its batch through `in_axes`, so
+that each lane keeps its status and its own Jacobian, and it publishes what it solved as a message of our own
+type. numpyro's handlers let such a message pass; the `Target` reads it.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+from numpyro.primitives import apply_stack
+
+from bayeshybrid.faults import ModelError
+from bayeshybrid.networks import recording
+from bayeshybrid.science import ode
+from bayeshybrid.science.ode import Solution
+
+SOLUTION = "bayeshybrid.solution"
+
+__all__ = ["SOLUTION", "solve_ode"]
+
+
+def solve_ode(
+    name: str,
+    field: Callable[[Any, Array, Any], Array],
+    y0: Float[Array, "..."],
+    times: Float[Array, "..."],
+    *,
+    t0: Float[Array, "..."] | float,
+    args: PyTree = None,
+    in_axes: int | None | Sequence[Any] = None,
+    labels: Sequence[str] | None = None,
+    unit: str | None = None,
+    rtol: float = 1e-6,
+    atol: float = 1e-6,
+    solver: Any = None,
+    max_steps: int = 4096,
+) -> Solution:
+    """Solve an ordinary differential equation inside a model.
+
+    The solution becomes a latent quantity of the model under `name`: forecasts carry a band for it, failed
+    solves are counted under it. A solve that fails makes the posterior density zero at that point; the value
+    returned stays finite, so that nothing downstream sees a NaN.
+
+    **Arguments:**
+
+    - `name`: the name of the solution, different from every site of the model.
+    - `field`: `field(t, y, args)`, the time derivative of the state, shaped like `y`.
+    - `y0`: the state at `t0`, shape `(states,)` or `()`; with a mapped axis `(units, states)`.
+    - `times`: the times wanted, in any order, repeats allowed, none before `t0`.
+    - `t0`: the time that `y0` belongs to. With a leading axis it is mapped with the units.
+    - `args`: whatever the field needs: parameters, networks, any tree of arrays.
+    - `in_axes`: as in `jax.vmap`, over `(y0, times, args)`, to solve many units side by side.
+    - `labels`, `unit`: names of the state's components and their unit.
+    - `rtol`, `atol`: tolerances of the adaptive step size control; `atol` has the state's unit.
+    - `solver`: a diffrax solver; by default `diffrax.Tsit5()`. For stiff systems `diffrax.Kvaerno5()`.
+    - `max_steps`: steps after which a solve counts as failed.
+
+    **Returns:** a `Solution`: `ys` of shape `(times, states)`, with the units' axis in front when mapped,
+    and `ok`, `steps`, `reason` per unit.
+
+    **Raises:** `ModelError` where the field returns another shape than the state, where labels and states
+    differ in number, and, when read by `infer` or `predict`, where the statement stands inside a `vmap` or
+    `jit` written by hand.
+
+    ```python
+    def model(times):
+        path = bh.solve_ode("path", lambda t, y, rate: -rate * y, jnp.ones(1), times, t0=0.0, args=0.5)
+        numpyro.deterministic("end", path.ys[-1])
+    assert abs(bh.simulate(model, {"times": jnp.array([2.0])}, key=0, draws=2).latent["end"].mean[0] - 0.3679) < 1e-4
+    ```
+    """
+    y0, times, start = (jnp.asarray(x, dtype=float) for x in (y0, times, t0))
+    axes = _axes(in_axes, name)
+    _check_shapes(name, y0, times, start, axes, labels)
+    settings = {"rtol": rtol, "atol": atol, "solver": solver, "max_steps": max_steps}
+
+    def solve(y0, times, args, start):
+        return ode.solve(field, y0, times, start, args, labels=tuple(labels or ()), **settings)
+
+    def derivative(y0, args, start):
+        return field(start, y0, args)
+
+    def visit(ys, times, args):
+        return jax.vmap(lambda t, y: _noted(field, t, y, args))(times, ys)
+
+    if axes is not None:
+        start_axis = 0 if start.ndim else None
+        solve = jax.vmap(solve, in_axes=(*axes, start_axis))
+        derivative = jax.vmap(derivative, in_axes=(axes[0], axes[2], start_axis))
+        visit = jax.vmap(visit, in_axes=(0, axes[1], axes[2]))
+    try:
+        solution = solve(y0, times, args, start)
+    except ModelError as error:
+        raise ModelError(f"solve_ode({name!r}): {error}") from None
+    finite = solution._replace(ys=_finite(solution.ys, y0, axes))
+    message = {
+        "type": SOLUTION,
+        "statement": name,
+        "value": finite,
+        "heard": False,
+        "times": times,
+        "start": start,
+        "y0": y0,
+        "labels": tuple(labels or ()),
+        "unit": unit,
+        "derivative": lambda: derivative(y0, args, start),
+        "visited": lambda: visit(finite.ys, times, args),
+    }
+    apply_stack(message)
+    return finite if message["heard"] else _unheard(name, solution, finite)
+
+
+def _axes(in_axes, name):
+    """The three entries of `in_axes`, `None` where nothing is mapped."""
+    if in_axes is None:
+        return None
+    if isinstance(in_axes, int):
+        return (in_axes, in_axes, in_axes)
+    if len(in_axes) != 3:
+        raise ModelError(
+            f"solve_ode({name!r}): in_axes has {len(in_axes)} entries, it needs three: (y0, times, args), "
+            "for example in_axes=(0, None, 0)"
+        )
+    return tuple(in_axes)
+
+
+def _check_shapes(name, y0, times, start, axes, labels):
+    mapped_y0, mapped_times = (axes[0] is not None, axes[1] is not None) if axes else (False, False)
+    hint = "; to solve many units side by side give in_axes, as in jax.vmap" if axes is None else ""
+    if y0.ndim - mapped_y0 > 1:
+        raise ModelError(f"solve_ode({name!r}): y0 has shape {y0.shape}, a state is () or (states,){hint}")
+    if times.ndim - mapped_times != 1:
+        raise ModelError(f"solve_ode({name!r}): times has shape {times.shape}, expected (times,){hint}")
+    if start.ndim > (axes is not None):
+        raise ModelError(f"solve_ode({name!r}): t0 has shape {start.shape}, expected one time{hint}")
+    states = y0.size // (y0.shape[axes[0]] if mapped_y0 else 1)
+    if labels and len(labels) != states:
+        raise ModelError(f"solve_ode({name!r}): {len(labels)} labels {tuple(labels)} for {states} states")
+
+
+def _noted(field, t, y, args):
+    """What each network was asked and answered in one evaluation of the field."""
+    with recording() as notes:
+        field(t, y, args)
+    return {network: tuple(seen) for network, seen in notes.items()}
+
+
+def _finite(ys, y0, axes):
+    """The solution with the start in place of what a failed solve left undefined.
+
+    numpyro refuses a distribution whose parameter is NaN in its eager first trace, and the start is a value
+    that the model's own likelihood must be able to take.
+    """
+    if axes is not None and axes[0] is not None:
+        y0 = jnp.expand_dims(jnp.moveaxis(y0, axes[0], 0), 1)
+    start = jnp.where(jnp.isfinite(y0), y0, 1.0)
+    return jnp.where(jnp.isfinite(ys), ys, jnp.broadcast_to(start, ys.shape))
+
+
+def _unheard(name, solution, finite):
+    """The value where no `Target` listens and so nobody else will see that the solve failed.
+
+    Traced values keep their NaN, which numpyro's own samplers reject; an eager call cannot (numpyro's
+    validation raises) and warns instead.
+    """
+    if isinstance(solution.ok, jax.core.Tracer):
+        return solution
+    if not bool(jnp.all(solution.ok)):
+        reasons = sorted({ode.describe(int(code)) for code in np.ravel(solution.reason) if code})
+        warnings.warn(f"solve_ode({name!r}) failed: {', '.join(reasons)}", RuntimeWarning, stacklevel=3)
+    return finite

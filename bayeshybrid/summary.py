@@ -1,0 +1,136 @@
+"""The table of a posterior: what is known of each number, how precisely, and how much the data moved it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bayeshybrid import diagnostics
+
+if TYPE_CHECKING:
+    from bayeshybrid.posterior import Posterior
+
+__all__ = ["Row", "Summary", "summarise"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One number of the model.
+
+    - `mean`, `sd`, `low`, `high`: of its posterior, the ends of the central interval.
+    - `error`: Monte Carlo standard error of the mean.
+    - `rhat`, `ess`: R-hat, and the smallest of bulk, tail and squares effective sample size.
+    - `unit`: as the model stated it.
+    - `contraction`: how much the data narrowed it; NaN for derived numbers.
+    - `prior_low`, `prior_high`: the same interval of its prior; NaN for derived numbers.
+    """
+
+    name: str
+    mean: float
+    sd: float
+    low: float
+    high: float
+    error: float
+    rhat: float
+    ess: float
+    unit: str
+    contraction: float
+    prior_low: float
+    prior_high: float
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The rows of a summary; `summary["birth"]` is one of them, `str` the table.
+
+    ```python
+    from bayeshybrid.summary import Row, Summary
+    row = Row("x", 1.0, 0.1, 0.8, 1.2, 0.01, 1.0, 900.0, "m", 0.99, -2.0, 2.0)
+    assert "0.99" in str(Summary((row,), 0.9))
+    ```
+    """
+
+    rows: tuple[Row, ...]
+    mass: float
+
+    def __getitem__(self, name: str) -> Row:
+        for row in self.rows:
+            if row.name == name:
+                return row
+        raise KeyError(f"no row {name!r}: there are {', '.join(row.name for row in self.rows)}")
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __str__(self) -> str:
+        ends = tuple(f"{100 * level:g} %" for level in ((1 - self.mass) / 2, (1 + self.mass) / 2))
+        header = ("", "mean", "sd", *ends, "unit", "moved", f"prior {100 * self.mass:g} %", "R-hat", "ESS")
+        body = [_cells(row) for row in self.rows]
+        widths = [max(len(line[i]) for line in [header, *body]) for i in range(len(header))]
+        return "\n".join(
+            "  ".join(cell.ljust(w) if i in (0, 5) else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True)))
+            for line in [header, *body]
+        )
+
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        """Name to the row's fields, for a file or a data frame."""
+        return {row.name: {k: v for k, v in vars(row).items() if k != "name"} for row in self.rows}
+
+
+def _cells(row):
+    def number(value):
+        return "" if np.isnan(value) else f"{value:.4g}"
+
+    prior = "" if np.isnan(row.prior_low) else f"{row.prior_low:.3g} to {row.prior_high:.3g}"
+    moved = "" if np.isnan(row.contraction) else f"{row.contraction:.2f}"
+    rhat = "" if np.isnan(row.rhat) else f"{row.rhat:.3f}"
+    ess = "" if np.isnan(row.ess) else f"{row.ess:.0f}"
+    return (row.name, *map(number, (row.mean, row.sd, row.low, row.high)), row.unit, moved, prior, rhat, ess)
+
+
+def summarise(posterior: Posterior, mass: float = 0.9, weights: bool = False) -> Summary:
+    """The summary of a posterior; see `Posterior.summary`."""
+    levels = ((1 - mass) / 2, (1 + mass) / 2)
+    tags = {site.name: site.tag for site in posterior.target.layout.latent}
+    tags |= {site.name: site.tag for site in posterior.target.layout.deterministic if site.tag is not None}
+    rows = []
+    for name, samples in posterior.samples.items():
+        tag = tags.get(name)
+        if tag is not None and tag.kind == "weight" and not weights:
+            continue
+        told = posterior.contraction.get(name)
+        prior = np.quantile(posterior.prior[name], levels, axis=0) if told is not None else None
+        for index in np.ndindex(samples.shape[2:]):
+            draws = samples[(..., *index)]
+            low, high = np.quantile(draws, levels)
+            ess = diagnostics.effective_sample_size(draws)
+            rows.append(
+                Row(
+                    name=_entry(name, index, tag.labels if tag else ()),
+                    mean=float(draws.mean()),
+                    sd=float(draws.std()),
+                    low=float(low),
+                    high=float(high),
+                    error=diagnostics.mean_error(draws),
+                    rhat=diagnostics.rhat(draws),
+                    ess=ess,
+                    unit=(tag.unit or "") if tag else "",
+                    contraction=float("nan") if told is None else float(told[index]),
+                    prior_low=float("nan") if prior is None else float(prior[(0, *index)]),
+                    prior_high=float("nan") if prior is None else float(prior[(1, *index)]),
+                )
+            )
+    return Summary(tuple(rows), mass)
+
+
+def _entry(name, index, labels):
+    if not index:
+        return name
+    words = [*map(str, index[:-1]), labels[index[-1]] if labels else str(index[-1])]
+    return f"{name}[{', '.join(words)}]"

@@ -1,0 +1,251 @@
+"""One run of a numpyro model, and what it says about itself.
+
+Everything that is read off a model goes through `run`: the sites with their values and distributions, the
+solutions that our statements publish and the networks that ask for the magnitude of their inputs.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpyro
+from jax.extend.core import get_opaque_trace_state
+from numpyro.distributions import biject_to, constraints
+from numpyro.distributions.util import sum_rightmost
+from numpyro.primitives import Messenger
+
+from bayeshybrid.faults import ModelError
+from bayeshybrid.networks import INPUTS, NETWORK, recording
+from bayeshybrid.statements import SOLUTION
+
+__all__ = ["Run", "place_constrained", "place_unconstrained", "run"]
+
+JACOBIAN = "_{}_log_det"
+
+
+@dataclass
+class Run:
+    """What one run of a model left behind.
+
+    - `sites`: numpyro's trace, name to site.
+    - `solutions`: solve name to the message of its statement.
+    - `networks`: network name to the Network as the model built it.
+    - `asking`: names of networks that take the magnitude of their inputs from the data, with input sizes.
+    - `visited`: network name to `(inputs, outputs)`, rows over everything that it was asked, where wanted.
+    """
+
+    sites: dict[str, Any] = field(default_factory=dict)
+    solutions: dict[str, Any] = field(default_factory=dict)
+    networks: dict[str, Any] = field(default_factory=dict)
+    asking: dict[str, int] = field(default_factory=dict)
+    visited: dict[str, Any] = field(default_factory=dict)
+
+
+class _Listener(Messenger):
+    """Reads the package's own messages and gives every plate all its rows where no key asks otherwise."""
+
+    def __init__(self, found: Run, scalings: Mapping[str, Any], whole: bool) -> None:
+        super().__init__()
+        self.found = found
+        self.scalings = scalings
+        self.whole = whole
+        self.entry = get_opaque_trace_state()
+
+    def process_message(self, msg: Any) -> None:
+        kind = msg["type"]
+        if kind == SOLUTION:
+            self._solution(msg)
+        elif kind == INPUTS:
+            self.found.asking[msg["network"]] = msg["size"]
+            msg["value"] = self.scalings.get(msg["network"], msg["value"])
+        elif kind == NETWORK:
+            self.found.networks[msg["network"]] = msg["value"]
+        elif kind == "plate" and self.whole and msg["args"][1] is not None:
+            size = msg["args"][0]
+            msg["args"] = (size, size)
+            msg["value"] = jnp.arange(size)
+        elif kind == "param" and not msg["name"].endswith("$params"):
+            raise ModelError(
+                f"numpyro.param({msg['name']!r}) has no prior, so it has no posterior: "
+                "write numpyro.sample or bh.parameter with a prior"
+            )
+
+    def _solution(self, msg):
+        name = msg["statement"]
+        if get_opaque_trace_state() != self.entry:
+            raise ModelError(
+                f"solve_ode({name!r}) stands inside a mapped or compiled function (jax.vmap, jax.jit, "
+                "jax.lax.scan). It is a statement of the model: call it at the model's own level and give "
+                "in_axes to solve many units, or use bayeshybrid.science.ode.solve inside"
+            )
+        if name in self.found.solutions:
+            raise ModelError(f"the name {name!r} is used by two solves: every statement needs its own name")
+        msg["heard"] = True
+        self.found.solutions[name] = msg
+
+
+def run(
+    model: Callable[..., Any],
+    arguments: Mapping[str, Any],
+    *,
+    key: Any,
+    place: Callable[[Any], Any],
+    scalings: Mapping[str, Any] | None = None,
+    whole: bool = True,
+    visit: bool = False,
+) -> Run:
+    """Run a model once and collect what it said.
+
+    **Arguments:**
+
+    - `model`, `arguments`: the numpyro model and its keyword arguments.
+    - `key`: a JAX key for whatever the model draws.
+    - `place`: given a site, its value or `None`; see `place_unconstrained` and `place_constrained`.
+    - `scalings`: network name to `(center, spread)` of its inputs.
+    - `whole`: give subsampled plates all their rows.
+    - `visit`: also note what every network was asked, along each solution and at the model's own level.
+
+    **Returns:** a `Run`.
+
+    **Raises:** `ModelError` for repeated names, `numpyro.param`, and solves inside mapped functions.
+
+    ```python
+    from bayeshybrid.tracing import run, place_constrained
+    found = run(lambda: numpyro.sample("x", dist.Normal()), {}, key=jax.random.key(0), place=place_constrained({"x": 2.0}))
+    assert found.sites["x"]["value"] == 2.0
+    ```
+    """
+    found = Run()
+    tracer = numpyro.handlers.trace()
+    listener = _Listener(found, scalings or {}, whole)
+    with (
+        recording() as direct,
+        tracer,
+        numpyro.handlers.substitute(substitute_fn=place),
+        numpyro.handlers.seed(rng_seed=key),
+        listener,
+    ):
+        try:
+            model(**arguments)
+        except AssertionError as error:
+            raise _repeated_name(error) from None
+    found.sites = dict(tracer.trace)
+    clash = sorted(set(found.sites) & set(found.solutions))
+    if clash:
+        raise ModelError(f"the name {clash[0]!r} is used by a site and by a solve: every statement needs its own")
+    if visit:
+        found.visited = _visited(found.solutions, direct)
+    return found
+
+
+def _repeated_name(error):
+    text = str(error)
+    if "unique names" not in text:
+        return error
+    name = text.split("`")[1]
+    return ModelError(f"the site {name!r} stands twice in the model: give each statement a name of its own")
+
+
+def _visited(solutions, direct):
+    """Everything that each network was asked and answered, one row a call."""
+    seen = {name: list(pairs) for name, pairs in direct.items()}
+    for message in solutions.values():
+        for name, pairs in message["visited"]().items():
+            seen.setdefault(name, []).extend(pairs)
+    rows = {}
+    for name, pairs in seen.items():
+        inputs, outputs = ([x.reshape(-1, x.shape[-1]) for x in column] for column in zip(*pairs, strict=True))
+        rows[name] = (jnp.concatenate(inputs), jnp.concatenate(outputs))
+    return rows
+
+
+def place_unconstrained(pieces: Mapping[str, Any]) -> Callable[[Any], Any]:
+    """Values from unconstrained pieces; each transform is read when its site is met.
+
+    The log determinant of the transform enters the trace as a factor named `JACOBIAN`, as numpyro's own
+    potential does, because only a site can carry a value out of `numpyro.contrib.control_flow.scan`.
+
+    ```python
+    from bayeshybrid.tracing import run, place_unconstrained
+    found = run(lambda: numpyro.sample("x", dist.HalfNormal()), {}, key=jax.random.key(0), place=place_unconstrained({"x": 0.0}))
+    assert found.sites["x"]["value"] == 1.0
+    ```
+    """
+
+    def place(site):
+        name = site["name"]
+        if site["type"] != "sample" or name not in pieces or site.get("is_observed"):
+            return None
+        piece = pieces[name]
+        support = site["fn"].support
+        transform = biject_to(support)
+        index = site["infer"].get("_scan_current_index")
+        shift = transform.codomain.event_dim - transform.domain.event_dim
+        if index is not None and jnp.ndim(piece) > len(site["fn"].shape()) - shift:
+            piece = piece[index]
+        if support is constraints.real:
+            return piece
+        value = transform(piece)
+        log_det = transform.log_abs_det_jacobian(piece, value)
+        extra = jnp.ndim(log_det) - jnp.ndim(value) + len(site["fn"].event_shape)
+        numpyro.factor(JACOBIAN.format(name), sum_rightmost(log_det, extra))
+        return value
+
+    return place
+
+
+def place_constrained(values: Mapping[str, Any]) -> Callable[[Any], Any]:
+    """Values as given; where a site has grown along one axis, what is given stays and the rest is drawn.
+
+    ```python
+    from bayeshybrid.tracing import run, place_constrained
+    model = lambda: numpyro.sample("x", dist.Normal().expand([3]))
+    found = run(model, {}, key=jax.random.key(0), place=place_constrained({"x": jnp.zeros(2)}))
+    assert found.sites["x"]["value"].shape == (3,) and (found.sites["x"]["value"][:2] == 0).all()
+    ```
+    """
+
+    def place(site):
+        if site["type"] != "sample" or site["name"] not in values or site.get("is_observed"):
+            return None
+        value = values[site["name"]]
+        shape = (*site["kwargs"].get("sample_shape", ()), *site["fn"].shape())
+        if jnp.shape(value) == shape:
+            return value
+        drawn = site["fn"].sample(site["kwargs"]["rng_key"], site["kwargs"].get("sample_shape", ()))
+        return drawn.at[tuple(slice(0, n) for n in jnp.shape(value))].set(value)
+
+    return place
+
+
+def line_of(error: BaseException, model: Callable[..., Any]) -> str:
+    """Where in the user's own code an error came from, as `file:line: code`."""
+    own = getattr(getattr(model, "__code__", None), "co_filename", None)
+    frames = traceback.extract_tb(error.__traceback__)
+    mine = [frame for frame in frames if frame.filename == own] or frames[-1:]
+    return f"{mine[-1].filename}:{mine[-1].lineno}: {mine[-1].line}" if mine else "the model"
+
+
+def abstract(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What `function` records about a model, found by tracing alone: no arithmetic is done.
+
+    `function` returns a static description; the arrays that it met on the way are dropped.
+
+    ```python
+    from bayeshybrid.tracing import abstract
+    assert abstract(lambda x: x.shape, np.zeros(3)) == (3,)
+    ```
+    """
+    kept = []
+
+    def trace(arguments):
+        kept.append(function(*arguments))
+        return 0
+
+    jax.eval_shape(trace, arguments)
+    return kept[-1]
