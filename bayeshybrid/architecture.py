@@ -1,8 +1,9 @@
-"""What a network is made of before it has priors: layers, and how any module is applied along the last axis."""
+"""What a network is made of before it has priors: layers, and any module applied along the last axis."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import equinox as eqx
@@ -19,7 +20,13 @@ __all__ = ["MLP", "Layer", "along_last", "apply_along_last", "check_stateless", 
 
 
 def along_last(vector: ArrayLike, rank: int) -> Array:
-    """A vector, or a single number, as an array of that rank lying along the last axis."""
+    """A vector, or a single number, as an array of `rank` axes lying along the last one.
+
+    ```python
+    from bayeshybrid.architecture import along_last
+    assert along_last(jnp.ones(2), 3).shape == (1, 1, 2)
+    ```
+    """
     vector = jnp.asarray(vector)
     return vector if vector.ndim == 0 else vector.reshape((1,) * (rank - vector.ndim) + vector.shape)
 
@@ -38,6 +45,7 @@ class Layer(eqx.Module):
     bias: Float[ArrayLike, " out"]
 
     def __call__(self, x: Float[Array, "*batch in"]) -> Float[Array, "*batch out"]:
+        """The layer's outputs, axes in front kept."""
         product = jnp.matmul(x, jnp.swapaxes(self.weight, 0, 1))
         return product + along_last(self.bias, product.ndim)
 
@@ -84,21 +92,31 @@ class MLP(eqx.Module):
             raise ModelError(f"MLP: depth = {depth!r} must be a whole number, zero or more.")
         widths = (in_size, *(width,) * depth, out_size)
         self.layers = tuple(
-            Layer(np.zeros((after, before)), np.zeros(after))
-            for before, after in zip(widths[:-1], widths[1:], strict=True)
+            Layer(np.zeros((after, before)), np.zeros(after)) for before, after in pairwise(widths)
         )
         self.activation = activation
         self.in_size = in_size
         self.out_size = out_size
 
     def __call__(self, x: Float[Array, "*batch in"]) -> Float[Array, "*batch out"]:
+        """The network's outputs, axes in front kept."""
         for layer in self.layers[:-1]:
             x = self.activation(layer(x))
         return self.layers[-1](x)
 
 
 def apply_along_last(net: Any, x: Array) -> Array:
-    """The module along the last axis. Ours takes any leading axes; a foreign one takes one point at a time."""
+    """The module's outputs along the last axis: ours takes any axes in front, a foreign one a point at a time.
+
+    **Arguments:** the module, and inputs of shape `(..., in)`.
+
+    **Returns:** outputs of shape `(..., out)`; a module that returns a single number has `out` of one.
+
+    ```python
+    from bayeshybrid.architecture import apply_along_last
+    assert apply_along_last(bh.MLP(2, 3), jnp.ones((5, 2))).shape == (5, 3)
+    ```
+    """
     if isinstance(net, MLP):
         return net(x)
     if getattr(net, "in_size", None) == "scalar":
@@ -115,7 +133,15 @@ def apply_along_last(net: Any, x: Array) -> Array:
 
 
 def check_stateless(name: str, net: Any) -> None:
-    """A weight has a posterior; a running mean or a dropped unit has none."""
+    """Raise `ModelError` unless every part of the module is a fixed function or a weight.
+
+    A weight has a posterior; a running mean or a dropped unit has none.
+
+    ```python
+    from bayeshybrid.architecture import check_stateless
+    check_stateless("f", bh.MLP(2, 1))
+    ```
+    """
     if not isinstance(net, eqx.Module) or not callable(net):
         raise ModelError(
             f"network {name!r}: {net!r} is no callable Equinox module; write MLP(2, 1) or eqx.nn.MLP(...)."
@@ -139,6 +165,13 @@ def check_stateless(name: str, net: Any) -> None:
 
 
 def input_size(net: Any) -> int | None:
+    """How many inputs a module takes, `None` where it does not say.
+
+    ```python
+    from bayeshybrid.architecture import input_size
+    assert input_size(bh.MLP(2, 1)) == 2
+    ```
+    """
     for attribute in ("in_size", "in_features"):
         size = getattr(net, attribute, None)
         if size == "scalar":

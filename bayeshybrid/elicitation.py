@@ -133,6 +133,7 @@ class SkewTransform(Transform):
         self.skew = skew
 
     def __call__(self, x):
+        """From the normal score to the quantity."""
         return self.loc + self.scale * x + self.skew * jnp.sqrt(1.0 + jnp.square(x))
 
     def _inverse(self, y):
@@ -140,6 +141,7 @@ class SkewTransform(Transform):
         return jnp.sinh(jnp.arcsinh((y - self.loc) / spread) - jnp.arctanh(self.skew / self.scale))
 
     def log_abs_det_jacobian(self, x, y, intermediates=None):
+        """Log of the slope at `x`."""
         return jnp.log(self.scale + self.skew * x / jnp.sqrt(1.0 + jnp.square(x)))
 
     def tree_flatten(self):
@@ -227,7 +229,7 @@ def _unreachable(quantiles: Mapping[float, float], z: np.ndarray, positive: bool
         return message + "; state three of them, or fewer extremes."
     # The middle value is furthest off-centre where the bend is complete, |skew| = scale.
     bend = np.sqrt(1.0 + z**2)
-    shares = sorted(((s[1] - s[0]) / (s[2] - s[0]) for s in (z + bend, z - bend)))
+    shares = sorted((s[1] - s[0]) / (s[2] - s[0]) for s in (z + bend, z - bend))
     ends = sorted(quantiles.items())
     low, high = (np.log(v) if positive else v for v in (ends[0][1], ends[-1][1]))
     reach = [low + share * (high - low) for share in shares]

@@ -1,8 +1,9 @@
 """Networks inside a model: priors on their weights, inputs and outputs in the scientist's units.
 
-`network` is a statement. It gives every weight a prior through numpyro, scales the inputs to order one and the
-output to the size that you expect of the unknown term. Each call notes what it was asked while a `recording` is
-open, so that later questions (where does it extrapolate, do its functions agree between chains) have inputs.
+`network` is a statement. It gives every weight a prior through numpyro, scales the inputs to order one and
+the output to the size that you expect of the unknown term. Each call notes what it was asked while a
+`recording` is open, so that later questions (where does it extrapolate, do its functions agree between
+chains) have inputs.
 """
 
 from __future__ import annotations
@@ -44,10 +45,10 @@ _open = threading.local()
 def recording() -> Iterator[dict[str, list[tuple[Array, Array]]]]:
     """While open, every call of a `Network` in the same trace is noted.
 
-    Notes hold values of the transformation (`vmap`, `jit`, a solver's loop) in which the recording was opened;
-    calls made in another one are not noted, because their values could not be used here. Open it inside the
-    mapped function and return the notes as outputs. Recordings nest; the innermost one notes. Each thread has
-    its own.
+    Notes hold values of the transformation (`vmap`, `jit`, a solver's loop) in which the recording was
+    opened; calls made in another one are not noted, because their values could not be used here. Open it
+    inside the mapped function and return the notes as outputs. Recordings nest; the innermost one notes. Each
+    thread has its own.
 
     **Returns:** a mapping from network name to a list of `(inputs, outputs)`, filled as calls are made.
 
@@ -105,6 +106,7 @@ class Network(eqx.Module):
     unit: str | None = eqx.field(static=True, default=None)
 
     def __call__(self, inputs: Float[ArrayLike, "*batch in"]) -> Float[Array, "*batch out"]:
+        """The outputs in `unit` at inputs in their own units; noted by an open `recording`."""
         inputs = jnp.asarray(inputs)
         if inputs.ndim == 0 or inputs.shape[-1] != self.in_size:
             raise ModelError(
@@ -123,7 +125,7 @@ class Network(eqx.Module):
 
 
 def _squash(x: Array, low: float | None, high: float | None) -> Array:
-    """Smoothly into the open interval, with slope one where the network says zero (half-way, or at the end)."""
+    """Smoothly into the open interval; between two ends with slope one where the network says zero."""
     tiny = jnp.finfo(x.dtype).tiny
     if low is not None and high is not None:
         width = high - low

@@ -1,16 +1,15 @@
 """Observations: what was measured, and what was only known to be missing, below, above or between.
 
 `observe` is a statement. `Measured` is the noise distribution of a site some of whose cells are missing or
-censored; its log probability is finite-gradient everywhere, so that a sampler never meets a NaN from a cell that
-was never measured.
+censored; its gradient is finite everywhere, so that a sampler never meets a NaN from a cell that was never
+measured.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
@@ -52,7 +51,7 @@ class Measured(dist.Distribution):
     ```
     """
 
-    arg_constraints: dict[str, Any] = {}
+    arg_constraints: ClassVar[dict[str, Any]] = {}
     pytree_data_fields = ("base", "missing", "left", "right", "upper")
 
     def __init__(
@@ -85,18 +84,22 @@ class Measured(dist.Distribution):
 
     @property
     def support(self):
+        """The support of `base`."""
         return self.base.support
 
     @property
     def mean(self):
+        """The mean of `base`."""
         return self.base.mean
 
     @property
     def variance(self):
+        """The variance of `base`."""
         return self.base.variance
 
     @property
     def has_rsample(self) -> bool:
+        """Whether draws are differentiable in the parameters."""
         return self.base.has_rsample
 
     def sample(self, key, sample_shape=()):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import keyword
 from collections import namedtuple
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import jax
@@ -285,7 +285,7 @@ def _site_names(name: str, stated: Parameter) -> tuple[str, ...]:
     return (name, *(name + part for part in pooled))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _values_class(group: str, names: tuple[str, ...]) -> type:
     """One class per block, so that traces of the same model agree on the tree."""
     title = group if group.isidentifier() and not keyword.iskeyword(group) else "Values"

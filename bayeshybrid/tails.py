@@ -1,8 +1,8 @@
 """Log probabilities of lying below, above or between, accurate far out in the tails.
 
 For every distribution that is a monotone image of a normal they are computed from the normal score, so that
-neither value nor gradient is lost where the distribution function rounds to 0 or 1. Each function takes a mask
-of the cells wanted; the others get zero and no gradient, so that no NaN of an unwanted branch survives.
+neither value nor gradient is lost where the distribution function rounds to 0 or 1. Each function takes a
+mask of the cells wanted; the others get zero and no gradient, so no NaN of an unwanted branch survives.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The weights of a network as unknowns: their paths, their priors, and the size of what they make of it.
 
-A user states the size of a network's output, not that of its weights. Here the one becomes the other: exactly for
-our own layers, by draws of the prior for a foreign module.
+A user states the size of a network's output, not that of its weights. Here the one becomes the other: by a
+formula for our own layers, by draws of the prior for a foreign module.
 """
 
 from __future__ import annotations
@@ -31,7 +31,13 @@ _remembered: dict[Hashable, Any] = {}
 
 
 def paths_and_shapes(net: Any) -> dict[str, tuple[int, ...]]:
-    """Path to shape of every weight, in tree order; the paths are those of `random_eqx_module`."""
+    """Path to shape of every weight, in tree order; the paths are those of `random_eqx_module`.
+
+    ```python
+    from bayeshybrid.weights import paths_and_shapes
+    assert paths_and_shapes(bh.MLP(2, 1, width=8))["layers[0].weight"] == (8, 2)
+    ```
+    """
     leaves = jtu.tree_leaves_with_path(eqx.filter(net, eqx.is_inexact_array))
     return {jtu.keystr(path)[1:]: tuple(np.shape(leaf)) for path, leaf in leaves}
 
@@ -42,7 +48,18 @@ def _default_prior(path: str, shape: tuple[int, ...]) -> float:
 
 
 def weight_priors(name: str, net: Any, prior: Any, size: int) -> tuple[dict[str, dist.Distribution], Any]:
-    """The prior of each weight, and what the output must be multiplied by so that its sd is one."""
+    """The prior of each weight, and what the output must be multiplied by so that its sd is one.
+
+    **Arguments:** the network's name, its module, the prior as `network` takes it, the number of inputs.
+
+    **Raises:** `ModelError` for paths that are no weights, and priors under which the output has no size.
+
+    ```python
+    from bayeshybrid.weights import weight_priors
+    priors, factor = weight_priors("f", bh.MLP(4, 1), None, 4)
+    assert np.isclose(priors["layers[0].weight"].scale, 0.5) and factor == 1.0
+    ```
+    """
     shapes = paths_and_shapes(net)
     spreads = {path: _default_prior(path, shape) for path, shape in shapes.items()}
     if prior is None and isinstance(net, MLP):
@@ -159,7 +176,15 @@ def _with_weights(net: Any, values: Mapping[str, Any]) -> Any:
 
 
 def zero_paths(name: str, net: Any, size: int) -> frozenset[str]:
-    """The fewest weights, counted from the last, whose zeros make the output zero."""
+    """The fewest weights, counted from the last, whose zeros make the output zero.
+
+    **Raises:** `ModelError` where the output is not zero even with all weights zero.
+
+    ```python
+    from bayeshybrid.weights import zero_paths
+    assert zero_paths("f", bh.MLP(2, 1), 2) == {"layers[1].weight", "layers[1].bias"}
+    ```
+    """
     paths = list(paths_and_shapes(net))
     if isinstance(net, MLP):
         return frozenset(paths[-2:])

@@ -20,7 +20,8 @@ ROOT = Path(__file__).parents[1]
 COUNT_LOOPS = """
 import jax, numpy as np
 def loop(x):
-    return jax.lax.while_loop(lambda s: s[0] < 10, lambda s: (s[0] + 1, s[1] * 1.01 + jax.numpy.sin(s[1])), (0, x))
+    body = lambda s: (s[0] + 1, s[1] * 1.01 + jax.numpy.sin(s[1]))
+    return jax.lax.while_loop(lambda s: s[0] < 10, body, (0, x))
 text = jax.jit(loop).lower(np.ones(2000)).compile().as_text()
 print("whole", text.count("xla_cpu_small_call"), "devices", len(jax.devices()))
 """
@@ -47,14 +48,14 @@ def run(code: str, **environment: str) -> str:
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
-        ("", "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=100000000 {devices}"),
+        ("", "--xla_backend_extra_options={loops} {devices}"),
         (
             "--a=1",
-            "--a=1 --xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=100000000 {devices}",
+            "--a=1 --xla_backend_extra_options={loops} {devices}",
         ),
         (
             "--xla_backend_extra_options=b=2 --a=1",
-            "--xla_backend_extra_options=b=2,xla_cpu_small_while_loop_byte_threshold=100000000 --a=1 {devices}",
+            "--xla_backend_extra_options=b=2,{loops} --a=1 {devices}",
         ),
         (
             "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=7",
@@ -65,7 +66,9 @@ def run(code: str, **environment: str) -> str:
 def test_flags_are_merged_and_the_users_stand(flags, expected, monkeypatch):
     monkeypatch.delenv("JAX_NUM_CPU_DEVICES", raising=False)
     devices = "--xla_force_host_platform_device_count=3"
-    assert configuration._with_flags(flags, 3) == expected.format(devices=devices)
+    loops = f"{configuration.LOOP_OPTION}={configuration.LOOP_BYTES}"
+    flags, expected = flags.format(loops=loops), expected.format(devices=devices, loops=loops)
+    assert configuration._with_flags(flags, 3) == expected
     assert configuration._with_flags(f"{flags} {devices}", 5).count("device_count") == 1
     monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "2")
     assert "device_count" not in configuration._with_flags(flags, 3)
@@ -102,7 +105,7 @@ def test_started_jax_is_left_alone_and_said():
     assert run(imported) == f"whole 1 devices {CORES}"
 
 
-def test_untested_jaxlib_gets_no_flag(monkeypatch):
+def test_untested_jaxlib_gets_no_flag():
     code = """
     import os
     from bayeshybrid import configuration
@@ -111,7 +114,8 @@ def test_untested_jaxlib_gets_no_flag(monkeypatch):
     print(os.environ.get("XLA_FLAGS"), configuration.compile_options(), configuration.notes()[0])
     """
     printed = run(code)
-    assert printed.startswith("None None jaxlib ") and "not among the tested 0.0.1" in printed
+    assert printed.startswith("None None jaxlib ")
+    assert "not among the tested 0.0.1" in printed
 
 
 def test_preparing_neither_imports_nor_starts_jax():
@@ -133,7 +137,8 @@ def test_devices_can_be_chosen_before_jax_starts():
 def test_devices_too_late_names_what_started_jax(starting, named):
     late = "\ntry: configuration.configure(devices=7)\nexcept RuntimeError as error: print(error)"
     printed = run(PREPARE + "import jax\n" + starting + late)
-    assert printed.startswith("devices=7 came too late") and named in printed
+    assert printed.startswith("devices=7 came too late")
+    assert named in printed
 
 
 def test_scope_is_double_inside_and_untouched_outside():
@@ -182,7 +187,7 @@ def test_values_that_cannot_be(wrong):
         configuration.configure(**wrong)
 
 
-def test_kernels_without_fusion_emitters_compile(monkeypatch):
+def test_kernels_without_fusion_emitters_compile():
     options = configuration.compile_options()
     assert options == {"xla_cpu_use_fusion_emitters": False}
     assert jax.jit(lambda x: x + 1, compiler_options=options)(1.0) == 2.0

@@ -29,8 +29,11 @@ def test_terminal_gets_one_line_drawn_over_and_over(every_drawing):
     assert "\n" not in stream.getvalue()
     bar.finish()
     drawings = stream.getvalue().split("\r")[1:]
-    assert len(drawings) == 4 and stream.getvalue().count("\n") == 1
-    assert "[............" in drawings[0] and "2/4" in drawings[1] and "4/4" in drawings[2]
+    assert len(drawings) == 4
+    assert stream.getvalue().count("\n") == 1
+    assert "[............" in drawings[0]
+    assert "2/4" in drawings[1]
+    assert "4/4" in drawings[2]
     # A shorter line covers what a longer one left behind.
     assert len(drawings[2]) == len(drawings[1])
 
@@ -53,8 +56,11 @@ def test_log_gets_a_few_whole_lines():
         bar.update(done, "fine")
     bar.finish("done")
     lines = stream.getvalue().splitlines()
-    assert len(lines) == 10 and "\r" not in stream.getvalue()
-    assert "100/1000" in lines[0] and lines[-1].endswith("done") and "1000/1000" in lines[-1]
+    assert len(lines) == 10
+    assert "\r" not in stream.getvalue()
+    assert "100/1000" in lines[0]
+    assert lines[-1].endswith("done")
+    assert "1000/1000" in lines[-1]
 
 
 def test_phases_follow_one_another_even_where_one_was_left_open():
@@ -82,7 +88,8 @@ def test_default_stream_is_standard_error(capsys):
     bar.start("sampling", 1)
     bar.finish()
     captured = capsys.readouterr()
-    assert "sampling" in captured.err and captured.out == ""
+    assert "sampling" in captured.err
+    assert captured.out == ""
 
 
 def test_silence(capsys):
@@ -91,4 +98,5 @@ def test_silence(capsys):
     silent.update(1)
     silent.finish()
     captured = capsys.readouterr()
-    assert isinstance(silent, Progress) and captured.err == captured.out == ""
+    assert isinstance(silent, Progress)
+    assert captured.err == captured.out == ""

@@ -100,8 +100,8 @@ class NUTS(Method):
         step = jnp.full(len(which), size ** -0.25)
         position, log_density, gradient = _disperse(target, jnp.stack(list(map(jnp.asarray, middles))), factor, keys)
         zeros = jnp.zeros_like(position)
-        return State(
-            key=keys,
+        return _settled(State(
+            key=jax.vmap(jax.random.key_data)(keys),
             iteration=jnp.zeros(len(which), int),
             basin=jnp.asarray(which),
             position=position,
@@ -112,7 +112,7 @@ class NUTS(Method):
             total=zeros,
             squares=jnp.zeros_like(factor),
             count=jnp.zeros(len(which), int),
-        )
+        ))
 
     def advance(self, target: Target, state: State, length: int) -> tuple[State, Chunk]:
         """Up to `length` transitions of every chain, never past the next renewal of the metric."""
@@ -121,7 +121,7 @@ class NUTS(Method):
         length = min(length, CAPACITY, min(mark - done for mark in marks if mark > done))
         state, draws, statistics = _program(self, len(state.iteration))(target, state, jnp.asarray(length))
         if int(state.iteration[0]) in self._renewals():
-            state = _renew(self, state)
+            state = _settled(_renew(self, jax.tree.map(np.asarray, state)))
         kept = jax.tree.map(lambda x: np.asarray(x)[:, :length], (draws, statistics))
         return state, Chunk(*kept)
 
@@ -212,11 +212,23 @@ def _dual_averaging(target_acceptance):
 
 
 @lru_cache(maxsize=32)
-def _program(method, chains):
-    """One executable for warm-up, sampling and every chunk, the chains spread over the local devices."""
+def _mesh(chains):
+    """As many local devices as divide the chains evenly."""
     devices = jax.local_devices()
     count = max(n for n in range(1, len(devices) + 1) if chains % n == 0)
-    mesh = jax.make_mesh((count,), ("chains",), devices=devices[:count], axis_types=(jax.sharding.AxisType.Auto,))
+    return jax.make_mesh((count,), ("chains",), devices=devices[:count], axis_types=(jax.sharding.AxisType.Auto,))
+
+
+def _settled(state):
+    """The state laid out over the devices as the program returns it, so that it is compiled once."""
+    sharding = jax.sharding.NamedSharding(_mesh(len(state.iteration)), jax.sharding.PartitionSpec("chains"))
+    return jax.device_put(jax.tree.map(np.asarray, state), sharding)
+
+
+@lru_cache(maxsize=32)
+def _program(method, chains):
+    """One executable for warm-up, sampling and every chunk, the chains spread over the local devices."""
+    mesh = _mesh(chains)
     spread = jax.sharding.PartitionSpec("chains")
     everywhere = jax.sharding.PartitionSpec()
 
@@ -258,7 +270,7 @@ def _transition(method, target, state):
     start = HMCState(
         _whiten(state.factor, state.position), state.log_density, _pull_back(state.factor, state.gradient)
     )
-    key, step_key = jax.random.split(state.key)
+    key, step_key = jax.random.split(jax.random.wrap_key_data(state.key))
     end, info = nuts.build_kernel()(
         step_key, start, log_density, jnp.exp(log_step), jnp.ones_like(state.position), method.max_doublings
     )
@@ -266,7 +278,7 @@ def _transition(method, target, state):
     adaptation = update(state.adaptation, info.acceptance_rate)
     adaptation = jax.tree.map(lambda new, old: jnp.where(warming, new, old), adaptation, state.adaptation)
     following = state._replace(
-        key=key,
+        key=jax.random.key_data(key),
         iteration=state.iteration + 1,
         position=position,
         log_density=end.logdensity,
