@@ -122,7 +122,7 @@ class Measured(dist.Distribution):
 
         Contradictory: more than one of left, right and interval, or an upper end at or below the value.
         """
-        value = jnp.asarray(value)
+        value = _aligned(jnp.asarray(value), self.shape())
         own = len(_cells(self.base).event_shape)
         shape = value.shape[: value.ndim - own]
         missing, left, right = (_mask(mark, shape) for mark in (self.missing, self.left, self.right))
@@ -139,7 +139,7 @@ class Measured(dist.Distribution):
     def log_prob(self, value, intermediates=None):
         """Elementwise over the batch; zero where missing, the probability of what is known where censored."""
         cells = _cells(self.base)
-        value = jnp.asarray(value)
+        value = _aligned(jnp.asarray(value), self.shape())
         kinds = self.kinds(value)
         inside = _feasible(cells, value)
         pick = kinds.reshape(kinds.shape + (1,) * len(cells.event_shape))

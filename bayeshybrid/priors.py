@@ -80,7 +80,7 @@ class Parameter:
     def __post_init__(self):
         _check_distribution(self.prior, "prior")
         shape = (self.shape,) if isinstance(self.shape, int | np.integer) else tuple(self.shape)
-        if any(not isinstance(n, int | np.integer) or n < 1 for n in shape):
+        if any(not isinstance(n, int | np.integer) or int(n) < 1 for n in shape):
             raise ModelError(
                 f"Parameter: shape = {self.shape!r} must hold whole numbers above zero, such as (2,)."
             )
@@ -133,10 +133,6 @@ def _check_distribution(prior: Any, what: str) -> None:
         raise ModelError(
             f"Parameter: {what} is {prior!r}; give a numpyro distribution, such as prior_interval(low, high)."
         )
-    try:
-        prior.validate_args(strict=False)
-    except ValueError as error:
-        raise ModelError(f"Parameter: {what}: {error} A scale must be positive.") from None
 
 
 def _joint_shape(prior: dist.Distribution, shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -36,13 +36,14 @@ def log_normal_cdf(z: Float[ArrayLike, "..."]) -> Float[Array, "..."]:
     ```
     """
     z = jnp.asarray(z) * 1.0
-    far = jnp.minimum(z, _FAR)
+    near = z > _FAR
+    far = jnp.where(near, _FAR, z)
     inverse = 1.0 / jnp.square(far)
     series = -inverse * (
         1.0 - 3.0 * inverse * (1.0 - 5.0 * inverse * (1.0 - 7.0 * inverse * (1.0 - 9.0 * inverse)))
     )
     tail = -0.5 * jnp.square(far) - jnp.log(-far) - _HALF_LOG_TWO_PI + jnp.log1p(series)
-    return jnp.where(z > _FAR, jax.scipy.special.log_ndtr(jnp.maximum(z, _FAR)), tail)
+    return jnp.where(near, jax.scipy.special.log_ndtr(jnp.where(near, z, 0.0)), tail)
 
 
 def log_normal_between(low: Float[ArrayLike, "..."], high: Float[ArrayLike, "..."]) -> Float[Array, "..."]:
