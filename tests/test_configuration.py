@@ -26,6 +26,13 @@ text = jax.jit(loop).lower(np.ones(2000)).compile().as_text()
 print("whole", text.count("xla_cpu_small_call"), "devices", len(jax.devices()))
 """
 PREPARE = "from bayeshybrid import configuration; configuration.prepare()\n"
+# The module without the package around it, which would prepare by itself.
+ALONE = f"""
+from importlib import util
+spec = util.spec_from_file_location("configuration", {configuration.__file__!r})
+configuration = util.module_from_spec(spec)
+spec.loader.exec_module(configuration)
+"""
 CORES = min(configuration._cores(), configuration.MOST_DEVICES)
 
 
@@ -108,18 +115,18 @@ def test_started_jax_is_left_alone_and_said():
 def test_untested_jaxlib_gets_no_flag():
     code = """
     import os
-    from bayeshybrid import configuration
     configuration.TESTED_JAXLIB = ("0.0.1",)
     configuration.prepare()
     print(os.environ.get("XLA_FLAGS"), configuration.compile_options(), configuration.notes()[0])
     """
-    printed = run(code)
+    printed = run(ALONE + textwrap.dedent(code))
     assert printed.startswith("None None jaxlib ")
     assert "not among the tested 0.0.1" in printed
 
 
 def test_preparing_neither_imports_nor_starts_jax():
-    assert run(PREPARE + "import sys; print('jax' in sys.modules)") == "False"
+    code = ALONE + "configuration.prepare(); import sys; print('jax' in sys.modules)"
+    assert run(code) == "False"
 
 
 def test_devices_can_be_chosen_before_jax_starts():

@@ -28,8 +28,8 @@ __all__ = ["Reason", "Solution", "describe", "solve"]
 
 # Up to this many differentiated numbers the Jacobian is carried along with the solution; above it the
 # solution is differentiated backwards. Lotka-Volterra, 20 times, microseconds per gradient and lane, four
-# lanes in compiled loops: 8 inputs 113 forward and 77 backward, 22 inputs 401 and 140, 42 inputs 2833 and
-# 182; with loops run op by op, 8 inputs 332 and 715. Forward compiles in less than half the time.
+# lanes, loops compiled whole: 8 inputs 113 forward and 77 backward, 22 inputs 401 and 140, 42 inputs 2833
+# and 182; loops run op by op: 8 inputs 332 and 715. Forward compiles in less than half the time.
 FORWARD_INPUTS = 8
 
 # A tolerance below this many units of rounding only makes the controller chase rounding errors.
@@ -290,5 +290,5 @@ def _state_and_times(y0: Any, times: Any, t0: Any) -> tuple[Array, Array, Array]
     with jax.numpy_dtype_promotion("standard"):
         dtype = jnp.result_type(y0, times, t0)
     if not jnp.issubdtype(dtype, jnp.floating):
-        dtype = jnp.result_type(float)
+        dtype = jnp.zeros(()).dtype
     return y0.astype(dtype), times.astype(dtype), t0.astype(dtype)
