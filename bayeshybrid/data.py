@@ -207,7 +207,7 @@ def _dates(name: str, array: np.ndarray) -> np.ndarray:
     entries = []
     for value in array.ravel():
         if not _is_date(value):
-            if isinstance(value, float) and np.isnan(value):
+            if _is_absent(value) or (isinstance(value, float) and np.isnan(value)):
                 entries.append(np.datetime64("NaT"))
                 continue
             raise DataError(f"{name} mixes dates with {value!r}; give one or the other.")

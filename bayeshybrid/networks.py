@@ -96,14 +96,20 @@ class Network(eqx.Module):
     ```
     """
 
-    net: eqx.Module
+    weights: eqx.Module
     center: Float[Array, "..."]
     spread: Float[Array, "..."]
     scale: Float[Array, "..."]
     name: str = eqx.field(static=True)
     in_size: int = eqx.field(static=True)
+    functions: eqx.Module = eqx.field(static=True)
     bounds: tuple[float | None, float | None] | None = eqx.field(static=True, default=None)
     unit: str | None = eqx.field(static=True, default=None)
+
+    @property
+    def net(self) -> Any:
+        """The module with its weights, without scaling. Its arrays alone are leaves of the network."""
+        return eqx.combine(self.weights, self.functions)
 
     def __call__(self, inputs: Float[ArrayLike, "*batch in"]) -> Float[Array, "*batch out"]:
         """The outputs in `unit` at inputs in their own units; noted by an open `recording`."""
@@ -200,8 +206,10 @@ def network(
 
     with numpyro.handlers.infer_config(config_fn=configure):
         weighted = random_eqx_module(name, net, prior=lambda path, shape: priors[path])
+    weights, functions = eqx.partition(weighted, eqx.is_array)
     built = Network(
-        net=weighted,
+        weights=weights,
+        functions=functions,
         center=jnp.asarray(center, dtype=float),
         spread=jnp.asarray(spread, dtype=float),
         scale=jnp.asarray(scale, dtype=float) * factor,

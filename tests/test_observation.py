@@ -156,6 +156,7 @@ def test_plates_masks_scales_and_subsamples_leave_the_sum_right():
     np.testing.assert_allclose(total, 2.0 * log_prob.sum())
 
 
+@pytest.mark.rank_promotion_allowed("numpyro's ExpandedDistribution hands its base a value of higher rank")
 def test_measured_passes_through_transformations_as_a_pytree():
     fn = Measured(
         dist.Normal(jnp.zeros(3), 1.0), missing=yes([True, False, False]), upper=yes([np.nan, 2.0, np.nan])
