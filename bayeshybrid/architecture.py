@@ -35,7 +35,7 @@ class Layer(eqx.Module):
     """One affine map along the last axis: `weight` of shape `(out, in)`, `bias` of shape `(out,)`.
 
     ```python
-    from bayeshybrid.networks import Layer
+    from bayeshybrid.architecture import Layer
     layer = Layer(np.ones((2, 3)), np.zeros(2))
     assert layer(jnp.ones((5, 3))).shape == (5, 2)
     ```

@@ -119,7 +119,7 @@ class SkewTransform(Transform):
     slope goes from `scale - skew` far below to `scale + skew` far above, so both tails stay normal.
 
     ```python
-    from bayeshybrid.priors import SkewTransform
+    from bayeshybrid.elicitation import SkewTransform
     bend = SkewTransform(0.0, 2.0, 1.0)
     assert np.isclose(bend.inv(bend(0.7)), 0.7)
     ```
