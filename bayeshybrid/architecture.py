@@ -106,7 +106,7 @@ class MLP(eqx.Module):
 
 
 def apply_along_last(net: Any, x: Array) -> Array:
-    """The module's outputs along the last axis: ours takes any axes in front, a foreign one a point at a time.
+    """The module's outputs along the last axis: ours takes axes in front, a foreign one a point at a time.
 
     **Arguments:** the module, and inputs of shape `(..., in)`.
 

@@ -100,7 +100,7 @@ def _nearest(name: Any, known: Iterable[str]) -> str:
 def _plain(value: Any) -> Any:
     """A table or series as an array; a masked array with NaN where masked."""
     if isinstance(value, np.ma.MaskedArray):
-        return value.astype(float).filled(np.nan) if value.mask.any() else np.asarray(value)
+        return np.ma.filled(value.astype(float), np.nan) if np.any(value.mask) else np.asarray(value)
     if hasattr(value, "to_numpy"):
         return np.asarray(value.to_numpy())
     return value
@@ -140,7 +140,8 @@ def _converted_sequence(name: str, values: Sequence[Any]) -> Any:
     if array is not None:
         return _converted_array(name, array)
     parts = [_converted(f"{name}[{i}]", part) for i, part in enumerate(values)]
-    return type(values)(*parts) if hasattr(values, "_fields") else type(values)(parts)
+    make: Any = type(values)
+    return make(*parts) if hasattr(values, "_fields") else make(parts)
 
 
 def _as_array(values: Sequence[Any]) -> np.ndarray | None:

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from statistics import NormalDist
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
+from jax.core import Tracer
 from jax.typing import ArrayLike
 from numpyro.distributions.transforms import ExpTransform, Transform
 
@@ -26,7 +26,7 @@ _QUANTILE_TOLERANCE = 0.005
 
 def _number(value: Any, what: str, of: str) -> Any:
     """A finite Python float, or an array of them; an error naming the argument otherwise."""
-    if isinstance(value, jax.core.Tracer):
+    if isinstance(value, Tracer):
         raise ModelError(
             f"{of}: {what} is computed inside compiled code; give plain numbers, or write the "
             "numpyro distribution itself when a prior depends on another unknown."
@@ -76,15 +76,15 @@ def prior_interval(low: ArrayLike, high: ArrayLike, mass: float = 0.95) -> dist.
     assert np.isclose(prior.icdf(0.975), 1.2, rtol=1e-4)
     ```
     """
-    low, high = _ordered(low, high, "prior_interval")
+    below, above = _ordered(low, high, "prior_interval")
     mass = _number(mass, "mass", "prior_interval")
     if np.ndim(mass) != 0 or not 0.0 < mass < 1.0:
         raise ModelError(f"prior_interval: mass = {mass} is a probability between 0 and 1, such as 0.95.")
     half = NormalDist().inv_cdf(0.5 + 0.5 * mass)
-    if np.all(np.greater(low, 0.0)):
-        low, high = np.log(low), np.log(high)
-        return dist.LogNormal(_plain(0.5 * (low + high)), _plain(0.5 * (high - low) / half))
-    return dist.Normal(_plain(0.5 * (low + high)), _plain(0.5 * (high - low) / half))
+    if np.all(np.greater(below, 0.0)):
+        below, above = np.log(below), np.log(above)
+        return dist.LogNormal(_plain(0.5 * (below + above)), _plain(0.5 * (above - below) / half))
+    return dist.Normal(_plain(0.5 * (below + above)), _plain(0.5 * (above - below) / half))
 
 
 def _plain(value: Any) -> Any:
@@ -125,9 +125,9 @@ class SkewTransform(Transform):
     ```
     """
 
-    sign = 1
+    sign: Any = 1  # rises with the score
 
-    def __init__(self, loc: ArrayLike, scale: ArrayLike, skew: ArrayLike):
+    def __init__(self, loc: Any, scale: Any, skew: Any):
         self.loc = loc
         self.scale = scale
         self.skew = skew

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from bayeshybrid.forecast import Forecast, Quantity
+from bayeshybrid.survey import survey
 from bayeshybrid.target import Target
 
 STATISTICS = {
@@ -53,11 +52,12 @@ class FitCheck:
 
 def check_fit(target: Target, draws: np.ndarray, forecast: Forecast) -> FitCheck:
     """Compare the data of a target with a forecast at the inputs of the fit; see `Posterior.check`."""
-    explained = jax.tree.map(np.asarray, _explain(target, jnp.asarray(draws[0])))
+    explained = {k: {n: v[0] for n, v in told.items()} for k, told in survey(target, draws[:1], ["kinds", "data"]).items()}
     observed, residuals, inside, probabilities = {}, {}, {}, {}
     for name, replicated in forecast.observed.items():
-        exact = np.broadcast_to(_spread(explained["kinds"][name], explained["values"][name]) == 0, explained["values"][name].shape)
-        data = np.where(exact, explained["values"][name], np.nan)
+        values = explained["data"][name]
+        exact = np.broadcast_to(_spread(explained["kinds"][name], values) == 0, values.shape)
+        data = np.where(exact, values, np.nan)
         low, high = replicated.interval(0.9)
         with np.errstate(invalid="ignore", divide="ignore"):
             residuals[name] = (data - replicated.mean) / replicated.sd
@@ -76,8 +76,3 @@ def _spread(kinds: Any, values: np.ndarray) -> np.ndarray:
     kinds = np.asarray(kinds)
     return kinds.reshape(kinds.shape + (1,) * (values.ndim - kinds.ndim))
 
-
-@jax.jit
-def _explain(target, q):
-    told = target.explain(q)
-    return {"kinds": told["kinds"], "values": told["values"]}

@@ -21,10 +21,10 @@ from bayeshybrid import configuration
 from bayeshybrid.data import check_arguments
 from bayeshybrid.faults import ModelError
 from bayeshybrid.layout import Latent, Layout, latent_sites, split_arguments
+from bayeshybrid.survey import in_batches
 from bayeshybrid.target import Target
 
 REPLICATES = 8
-BATCH = 128
 FEW = 1e-3
 
 __all__ = ["Forecast", "Part", "Quantity", "forecast_draws"]
@@ -209,8 +209,8 @@ def forecast_draws(
     asked = len(next(iter(draws.values()))) if draws else int(count or 1000)
     carried = {name: draws[name] for name in (*plan.carried, *plan.continued)}
     keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(asked))
-    outcome = _outcomes(target, tuple(sorted(fixed.items())), k, arrays, carried, keys)
-    outcome = jax.tree.map(np.asarray, outcome)
+    program = partial(_outcomes, target, tuple(sorted(fixed.items())), k, arrays)
+    outcome = in_batches(program, (carried, np.asarray(jax.vmap(jax.random.key_data)(keys))))
     good = np.ones(asked, bool)
     for reasons in outcome.reasons.values():
         good &= (reasons == 0).reshape(asked, -1).all(axis=1)
@@ -316,17 +316,16 @@ def _shape_error(site, now):
     )
 
 
-@partial(jax.jit, static_argnums=(1, 2))
-def _outcomes(target, fixed, replicates, arrays, carried, keys):
-    """Outcomes with axes (draw, replicate, ...)."""
+@partial(jax.jit, static_argnums=(1, 2), compiler_options=configuration.compile_options())
+def _outcomes(target, fixed, replicates, arrays, rows):
+    """Outcomes with axes (draw, replicate, ...) of a batch of carried values and keys."""
     constants = {name: value.value for name, value in fixed}
 
-    def one(carried_and_key):
-        carried, key = carried_and_key
-        split = jax.random.split(key, replicates)
-        return jax.vmap(lambda k: target.outcome(carried, {**arrays, **constants}, k))(split)
+    def one(carried, key):
+        keys = jax.random.split(jax.random.wrap_key_data(key), replicates)
+        return jax.vmap(lambda k: target.outcome(carried, {**arrays, **constants}, k))(keys)
 
-    return jax.lax.map(one, (carried, keys), batch_size=BATCH)
+    return jax.vmap(one)(*rows)
 
 
 def _reasons(outcome):

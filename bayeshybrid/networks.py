@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
+from jax.core import Tracer
 from jax.extend.core import get_opaque_trace_state
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
@@ -138,8 +139,10 @@ def _squash(x: Array, low: float | None, high: float | None) -> Array:
         value = low + width * jax.nn.sigmoid(4.0 * x / width)
     elif low is not None:
         value = low + jax.nn.softplus(x)
-    else:
+    elif high is not None:
         value = high - jax.nn.softplus(-x)
+    else:
+        return x
     # Rounding reaches the limit itself; the nearest number inside keeps the interval open.
     lower = None if low is None else low + max(np.spacing(np.asarray(abs(low), x.dtype)), tiny)
     upper = None if high is None else high - max(np.spacing(np.asarray(abs(high), x.dtype)), tiny)
@@ -195,7 +198,7 @@ def network(
     if spread is not None:
         _check_positive(name, "spread", spread)
     center, spread = _magnitudes(name, size, center, spread)
-    size = int(size if size is not None else np.shape(center)[-1])
+    size = center.shape[-1]
     priors, factor = weight_priors(name, net, prior, size)
     zero = zero_paths(name, net, size) if _checked_initial(name, initial) == "zero" else frozenset()
     tag = sites.Tag(name, kind="weight")
@@ -240,11 +243,12 @@ def _magnitudes(name: str, size: int | None, center: Any, spread: Any) -> tuple[
         message = {"type": INPUTS, "network": name, "size": size, "value": asked}
         asked = apply_stack(message)["value"]
     center, spread = (a if given is None else given for given, a in zip((center, spread), asked, strict=True))
-    return tuple(jnp.broadcast_to(jnp.asarray(v, dtype=float), (size,)) for v in (center, spread))
+    center, spread = (jnp.broadcast_to(jnp.asarray(v, dtype=float), (size,)) for v in (center, spread))
+    return center, spread
 
 
 def _check_positive(name: str, what: str, value: Any) -> None:
-    if isinstance(value, jax.core.Tracer):
+    if isinstance(value, Tracer):
         return
     if not np.all(np.isfinite(np.asarray(value))) or np.any(np.asarray(value) <= 0.0):
         raise ModelError(f"network {name!r}: {what} = {value} must be above zero.")
@@ -255,16 +259,16 @@ def _checked_bounds(name: str, bounds: Any) -> tuple[float | None, float | None]
         return None
     try:
         low, high = bounds
-        ends = tuple(None if end is None or np.isinf(end) else float(end) for end in (low, high))
+        low, high = (None if end is None or np.isinf(end) else float(end) for end in (low, high))
     except (TypeError, ValueError):
         raise ModelError(
             f"network {name!r}: bounds = {bounds!r}; write bounds=(low, high), numbers or None."
         ) from None
-    if ends == (None, None):
+    if low is None and high is None:
         return None
-    if None not in ends and not ends[0] < ends[1]:
+    if low is not None and high is not None and not low < high:
         raise ModelError(f"network {name!r}: bounds = {bounds!r}: low must be below high.")
-    return ends
+    return low, high
 
 
 def _checked_initial(name: str, initial: str) -> str:

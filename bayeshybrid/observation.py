@@ -172,7 +172,7 @@ def _cells(base: dist.Distribution) -> dist.Distribution:
     return base
 
 
-def _feasible(base: dist.Distribution, value: Array) -> Array:
+def _feasible(base: Any, value: Array) -> Array:
     """A value inside the support for every cell, to stand where nothing was measured."""
     try:
         filled = base.support.feasible_like(value)

@@ -8,8 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from bayeshybrid import configuration
@@ -19,6 +17,7 @@ from bayeshybrid.fit import FitCheck, check_fit
 from bayeshybrid.forecast import Forecast, forecast_draws
 from bayeshybrid.keys import as_key
 from bayeshybrid.summary import Summary, summarise
+from bayeshybrid.survey import survey
 from bayeshybrid.target import Target
 from bayeshybrid.verdict import Verdict
 
@@ -77,14 +76,19 @@ class Posterior:
     @cached_property
     def contraction(self) -> dict[str, np.ndarray]:
         """How much the data narrowed each unknown: 0 not at all, 1 entirely. See `contraction.contraction`."""
+        drawn, proper = self._prior
         with configuration.scope():
-            return contraction(self.target, self._flat, as_key(self.key))
+            return contraction(self.target, self._flat, drawn if proper else None)
 
-    @cached_property
+    @property
     def prior(self) -> dict[str, np.ndarray]:
         """Draws of the unknowns from their prior, by name, `(draws, ...)`."""
+        return self._prior[0]
+
+    @cached_property
+    def _prior(self):
         with configuration.scope():
-            return prior_draws(self.target, as_key(self.key))[0]
+            return prior_draws(self.target, as_key(self.key))
 
     def summary(self, mass: float = 0.9, weights: bool = False) -> Summary:
         """Mean, spread, interval, precision, unit and contraction of every unknown and derived number.
@@ -165,9 +169,9 @@ class Posterior:
     def log_likelihood(self) -> dict[str, np.ndarray]:
         """Log probability of each observation at each draw, by observed site, `(chain, draw, ...)`."""
         with configuration.scope():
-            found = _pointwise(self.target, jnp.asarray(self._flat))
+            found = survey(self.target, self._flat, ["pointwise"])["pointwise"]
         shape = self.unconstrained.shape[:2]
-        return {name: np.asarray(values).reshape(*shape, *values.shape[1:]) for name, values in found.items()}
+        return {name: values.reshape(*shape, *values.shape[1:]) for name, values in found.items()}
 
     def to_datatree(
         self, *, predictions: Forecast | None = None, log_likelihood: bool = False
@@ -224,7 +228,3 @@ class Posterior:
             return np.arange(self.size)
         return np.linspace(0, self.size - 1, draws).round().astype(int)
 
-
-@jax.jit
-def _pointwise(target, q):
-    return jax.lax.map(target.pointwise, q, batch_size=128)

@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+from jax.core import Tracer
 from numpyro.distributions import constraints
 from numpyro.distributions.transforms import (
     AffineTransform,
@@ -94,6 +94,7 @@ class Parameter:
         check_labels(self.labels, self.value_shape, "Parameter")
 
     def _check_pooling(self):
+        spread: Any = self.spread
         given = {key: getattr(self, key) is not None for key in ("across", "size", "spread")}
         if any(given.values()) and not all(given.values()):
             lacking = ", ".join(key for key, there in given.items() if not there)
@@ -112,13 +113,13 @@ class Parameter:
                 "that is never negative, such as dist.HalfNormal(0.5)."
             )
         _check_distribution(self.spread, "spread")
-        if not _is_positive(self.spread.support):
+        if not _is_positive(spread.support):
             raise ModelError(
                 f"Parameter: spread has the prior {type(self.spread).__name__}, which can be negative; a "
                 "standard "
                 "deviation needs a positive one, such as dist.HalfNormal(0.5)."
             )
-        if self.spread.event_shape or self.prior.event_shape:
+        if spread.event_shape or self.prior.event_shape:
             raise ModelError("Parameter: pooling needs scalar priors; pool the components one by one.")
 
     @property
@@ -174,7 +175,7 @@ def _is_positive(support: Any) -> bool:
     if support in (constraints.positive, constraints.nonnegative, constraints.unit_interval):
         return True
     lower = getattr(support, "lower_bound", None)
-    if lower is None or isinstance(lower, jax.core.Tracer):
+    if lower is None or isinstance(lower, Tracer):
         return False
     return bool(np.all(np.asarray(lower) >= 0.0))
 
@@ -298,7 +299,7 @@ def _draw(name: str, stated: Parameter, group: str) -> Any:
     return _draw_pooled(name, stated, tag)
 
 
-def _draw_pooled(name: str, stated: Parameter, tag: sites.Tag) -> Any:
+def _draw_pooled(name: str, stated: Any, tag: sites.Tag) -> Any:
     scale = _pooling_scale(stated.prior.support)
     entries = tag.labels if stated.shape else ()
     relative = tag.unit if isinstance(scale, IdentityTransform) else "1"

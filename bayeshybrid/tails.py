@@ -115,9 +115,9 @@ def log_between(base: dist.Distribution, low: Array, high: Array, wanted: Bool[A
     ```
     """
     low, high = _placed(base, low, wanted), _placed(base, high, wanted)
-    scores = _normal_score(base, low), _normal_score(base, high)
-    if scores[0] is not None and scores[1] is not None:
-        (z_low, sign), (z_high, _) = scores
+    first, last = _normal_score(base, low), _normal_score(base, high)
+    if first is not None and last is not None:
+        (z_low, sign), (z_high, _) = first, last
         z_low, z_high = (jnp.where(wanted, z, side) for z, side in ((z_low, -sign), (z_high, sign)))
         z_low, z_high = jnp.where(sign > 0, z_low, z_high), jnp.where(sign > 0, z_high, z_low)
         return jnp.where(wanted, log_normal_between(z_low, z_high), 0.0)
@@ -141,7 +141,7 @@ def _tail(base: dist.Distribution, value: Array, wanted: Array, below: bool) -> 
     return jnp.where(wanted, _safe_log(jnp.where(wanted, probability, 1.0)), 0.0)
 
 
-def _placed(base: dist.Distribution, value: Array, wanted: Array) -> Array:
+def _placed(base: Any, value: Array, wanted: Array) -> Array:
     """The value where wanted, elsewhere one inside the support, whose transforms and gradients are finite."""
     value = jnp.broadcast_to(value, jnp.broadcast_shapes(jnp.shape(value), jnp.shape(wanted)))
     try:
@@ -151,7 +151,7 @@ def _placed(base: dist.Distribution, value: Array, wanted: Array) -> Array:
     return jnp.where(wanted, value, inside)
 
 
-def _normal_score(base: Any, value: Array) -> tuple[Array, Any] | None:
+def _normal_score(base: Any, value: Any) -> tuple[Array, Any] | None:
     """The value as a standard normal score, and whether it rises (1) or falls (-1) with it."""
     if isinstance(base, dist.ExpandedDistribution | dist.MaskedDistribution):
         return _normal_score(base.base_dist, value)
@@ -170,7 +170,7 @@ def _normal_score(base: Any, value: Array) -> tuple[Array, Any] | None:
     return None if score is None else (score[0], sign * score[1])
 
 
-def _lead(parameter: ArrayLike, value: Array) -> Array:
+def _lead(parameter: Any, value: Array) -> Array:
     parameter = jnp.asarray(parameter)
     return parameter.reshape((1,) * max(0, value.ndim - parameter.ndim) + parameter.shape)
 

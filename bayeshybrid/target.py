@@ -23,7 +23,7 @@ from bayeshybrid.moments import Moments, moments
 from bayeshybrid.observation import Measured
 from bayeshybrid.tracing import Run, place_constrained, place_unconstrained, run
 
-__all__ = ["Outcome", "Target"]
+__all__ = ["Outcome", "Target", "log_prob"]
 
 
 class Outcome(NamedTuple):
@@ -86,11 +86,11 @@ class Target(eqx.Module):
 
     def log_prior(self, q: Float[Array, " size"]) -> Float[Array, ""]:
         """Log prior density of `q`, its transforms' Jacobian and all soft constraints included."""
-        return self._parts(self.run_at(q))[0]
+        return self.densities(self.run_at(q))[0]
 
     def log_likelihood(self, q: Float[Array, " size"]) -> Float[Array, ""]:
         """Log probability of the observations at `q`; `-inf` where a solve failed."""
-        return self._parts(self.run_at(q))[1]
+        return self.densities(self.run_at(q))[1]
 
     def log_density(self, q: Float[Array, " size"], key: Any = None) -> Float[Array, ""]:
         """Log prior plus log likelihood: finite, or `-inf` with gradient zero.
@@ -98,28 +98,31 @@ class Target(eqx.Module):
         With a `key`, an unbiased estimate: subsampled plates draw their rows. Without one every plate has
         all of its rows.
         """
-        return _guarded(self, q, key)
+        return _density(self, q, key)
 
     def pointwise(self, q: Float[Array, " size"]) -> dict[str, Array]:
         """Log probability of each observation at `q`, by observed site and in its shape, without plate scale."""
         found = self.run_at(q)
-        return {site.name: _log_prob(found.sites[site.name]) for site in self.layout.observed}
+        return {site.name: log_prob(found.sites[site.name]) for site in self.layout.observed}
 
     def explain(self, q: Float[Array, " size"]) -> dict[str, dict[str, Array]]:
         """Why `q` has the density that it has: for points known to have failed, never inside a sampler.
 
         **Returns:** `reasons` and `steps` by solve (per unit where mapped), `start` by solve: whether the field
-        is finite at the start, and `initial`, its state, time and value there; `finite` by site: whether its log probability is; `values` and `support` by observed site:
+        is finite at the start, and `initial`, its state, time and value there; `finite` by site: whether its log probability is; `data` and `support` by observed site:
         elementwise, whether the observation lies where its distribution has mass; `kinds` by observed site.
         """
-        found = self.run_at(q)
+        return self.explanation(self.run_at(q))
+
+    def explanation(self, found: Run) -> dict[str, dict[str, Array]]:
+        """What `explain` tells, read off a run that was made."""
         observed = {site.name: found.sites[site.name] for site in self.layout.observed}
         return {
             "reasons": {name: m["value"].reason for name, m in found.solutions.items()},
             "steps": {name: m["value"].steps for name, m in found.solutions.items()},
             "start": {name: jnp.all(jnp.isfinite(m["derivative"]())) for name, m in found.solutions.items()},
             "finite": {
-                name: jnp.all(jnp.isfinite(_log_prob(site)))
+                name: jnp.all(jnp.isfinite(log_prob(site)))
                 for name, site in found.sites.items()
                 if site["type"] == "sample"
             },
@@ -127,7 +130,7 @@ class Target(eqx.Module):
                 name: {"y0": m["y0"], "t0": m["start"], "slope": m["derivative"]()}
                 for name, m in found.solutions.items()
             },
-            "values": {name: site["value"] for name, site in observed.items()},
+            "data": {name: site["value"] for name, site in observed.items()},
             "support": {name: _in_support(site) for name, site in observed.items()},
             "kinds": {name: _kinds(site) for name, site in observed.items()},
         }
@@ -210,7 +213,7 @@ class Target(eqx.Module):
         if any(name in inputs for name in self.layout.observation_arguments):
             given = run(self.model, inputs, key=run_key, place=place, scalings=self.scalings)
             likelihood = {
-                name: _log_prob(given.sites[name]) for name in names if given.sites[name]["is_observed"]
+                name: log_prob(given.sites[name]) for name in names if given.sites[name]["is_observed"]
             }
         latent = {
             name: site["value"]
@@ -268,14 +271,15 @@ class Target(eqx.Module):
         """One run of the model at `q`, for what the other methods do not give."""
         return self._run(place_unconstrained(self._pieces(q)), key=key, whole=key is None)
 
-    def _parts(self, found):
+    def densities(self, found: Run) -> tuple[Array, Array]:
+        """Log prior and log likelihood of a run that was made; the latter `-inf` where a solve failed."""
         observed = {site.name for site in self.layout.observed}
         prior = likelihood = jnp.zeros(())
         for name, site in found.sites.items():
             if site["type"] != "sample":
                 continue
-            value = jnp.sum(_log_prob(site))
-            scaled = value if site["scale"] is None else jnp.sum(site["scale"] * _log_prob(site))
+            value = jnp.sum(log_prob(site))
+            scaled = value if site["scale"] is None else jnp.sum(site["scale"] * log_prob(site))
             if name in observed:
                 likelihood = likelihood + scaled
             else:
@@ -286,7 +290,8 @@ class Target(eqx.Module):
         return prior, jnp.where(solved, likelihood, -jnp.inf)
 
 
-def _log_prob(site):
+def log_prob(site: Any) -> Array:
+    """Elementwise log probability of the value of a site, without its scale."""
     if site.get("intermediates"):
         return site["fn"].log_prob(site["value"], site["intermediates"])
     return site["fn"].log_prob(site["value"])
@@ -315,15 +320,20 @@ def _kinds(site):
 
 
 @jax.custom_jvp
-def _guarded(target, q, key):
-    value = sum(target._parts(target.run_at(q, key)))
+def _density(target, q, key):
+    value = sum(target.densities(target.run_at(q, key)))
     return jnp.where(jnp.isfinite(value), value, -jnp.inf)
 
 
-@_guarded.defjvp
-def _guarded_derivative(primals, tangents):
+@_density.defjvp
+def _density_derivative(primals, tangents):
     """Value and gradient are one decision: where either is not finite the point has no density."""
     target, q, key = primals
-    value, gradient = jax.value_and_grad(lambda q: sum(target._parts(target.run_at(q, key))))(q)
+    value, gradient = _value_and_gradient(target, q, key)
     sound = jnp.isfinite(value) & jnp.all(jnp.isfinite(gradient))
     return jnp.where(sound, value, -jnp.inf), jnp.where(sound, gradient, 0.0) @ tangents[1]
+
+
+@jax.jit  # within other programs too: so the model is traced once, however often they ask
+def _value_and_gradient(target, q, key):
+    return jax.value_and_grad(lambda q: sum(target.densities(target.run_at(q, key))))(q)

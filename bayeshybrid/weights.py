@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import jax.tree_util as jtu
 import numpy as np
 import numpyro.distributions as dist
+from jax.core import Tracer
 from jaxtyping import Array
 
 from .architecture import MLP, apply_along_last
@@ -80,13 +81,13 @@ def _recall(question: str, net: Any, priors: Any, size: int, answer: Callable[[]
     """The answer given before for the same module, priors and size: a model is traced many times."""
     fixed = eqx.filter(net, eqx.is_inexact_array, inverse=True)
     leaves, tree = jtu.tree_flatten((fixed, dict(priors)))
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+    if any(isinstance(leaf, Tracer) for leaf in leaves):
         return answer()
     marks = tuple(
         (leaf.shape, str(leaf.dtype), np.asarray(leaf).tobytes()) if eqx.is_array(leaf) else leaf
         for leaf in leaves
     )
-    asked = (question, tree, marks, tuple(paths_and_shapes(net).items()), size, jax.config.jax_enable_x64)
+    asked = (question, tree, marks, tuple(paths_and_shapes(net).items()), size, str(jnp.result_type(float)))
     try:
         if asked not in _remembered:
             if len(_remembered) >= 64:
@@ -130,7 +131,7 @@ def _output_factor(name: str, net: Any, priors: Mapping[str, dist.Distribution],
 
     Where a prior has no variance half the central 68 % range stands for the sd.
     """
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in jtu.tree_leaves(priors)):
+    if any(isinstance(leaf, Tracer) for leaf in jtu.tree_leaves(priors)):
         raise ModelError(
             f"network {name!r}: a prior of the weights depends on another unknown, so the scale of the "
             "output cannot "

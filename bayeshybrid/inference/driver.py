@@ -6,18 +6,17 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from bayeshybrid.inference.convergence import reasons_in_words
 from bayeshybrid.inference.method import Basin, Chunk, Method
 from bayeshybrid.progress import Progress
+from bayeshybrid.survey import survey
 from bayeshybrid.target import Target
 
 SECONDS_PER_CHUNK = 1.0
 FIRST_LENGTH = 5
-MOST_EXPLAINED = 200
+MOST_EXPLAINED = 64
 
 __all__ = ["Run", "drive"]
 
@@ -104,16 +103,9 @@ def _count_failures(target, chunk, failures, failed_at):
         return
     failed_at.append(where)
     asked = where[:MOST_EXPLAINED]
-    padded = np.concatenate([asked, np.repeat(asked[-1:], MOST_EXPLAINED - len(asked), axis=0)])
-    reasons = jax.tree.map(lambda x: np.asarray(x)[: len(asked)], _reasons(target, jnp.asarray(padded)))
-    counted = reasons_in_words(reasons)
+    counted = reasons_in_words(survey(target, asked, ["reasons"])["reasons"])
     counted["the density or its gradient is not finite"] = len(asked) - sum(counted.values())
     for reason, count in counted.items():
         if count:
             failures[reason] = failures.get(reason, 0) + round(count * len(where) / len(asked))
-
-
-@jax.jit
-def _reasons(target, points):
-    return jax.lax.map(lambda q: target.explain(q)["reasons"], points, batch_size=20)
 

@@ -7,23 +7,22 @@ the verdict.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import equinox as eqx
 import jax
 import numpy as np
 
-from bayeshybrid import configuration
-from bayeshybrid.contraction import draw_prior
 from bayeshybrid.data import check_observation
 from bayeshybrid.faults import ModelError, StartError
 from bayeshybrid.inference.convergence import reasons_in_words
+from bayeshybrid.survey import draw_prior, slopes, survey
 from bayeshybrid.target import Target
 
 SCOUTS = 100
 INFLUENCE_DRAWS = 20
 MOST_ROUNDS = 5
+EXPLAINED = ("reasons", "start", "initial", "finite", "data", "kinds", "support")
 
 __all__ = ["Scouts", "scale_networks", "scout"]
 
@@ -56,7 +55,7 @@ def scout(target: Target, key: Any, wanted: int) -> Scouts:
     points, tables, proper = [], [], True
     for attempt in range(MOST_ROUNDS):
         q, is_proper = draw_prior(target, jax.random.fold_in(key, attempt), SCOUTS)
-        seen = jax.tree.map(np.asarray, _evaluate(target, q))
+        seen = _evaluate(target, q)
         if attempt == 0:
             remarks = _check_data(target, jax.tree.map(lambda x: x[0], seen["explained"]))
             _check_starts(target, seen["explained"])
@@ -75,29 +74,18 @@ def scout(target: Target, key: Any, wanted: int) -> Scouts:
     return Scouts(found[:wanted], float(failed.mean()), reasons, tuple(remarks), proper)
 
 
-@partial(jax.jit, compiler_options=configuration.compile_options())
 def _evaluate(target, q):
-    """Density, likelihood, its gradient and the explanation at each point, in one program."""
-
-    def one(row):
-        density, gradient = jax.value_and_grad(target.log_density)(row)
-        _, prior_gradient = jax.value_and_grad(target.log_prior)(row)
-        return {
-            "density": density,
-            "likelihood": target.log_likelihood(row),
-            "slope": gradient - prior_gradient,
-            "gradient": gradient,
-            "explained": target.explain(row),
-        }
-
-    return jax.vmap(one)(q)
+    """Density, gradient and explanation at each point."""
+    density, gradient = slopes(target, q)
+    told = survey(target, q, ["log_likelihood", "prior_slope", *EXPLAINED])
+    return {"density": density, "slope": gradient - told["prior_slope"], "explained": told}
 
 
 def _check_data(target, explained):
     """The gate for every observed site."""
     remarks: list[str] = []
     for site in target.layout.observed:
-        values = np.asarray(explained["values"][site.name])
+        values = np.asarray(explained["data"][site.name])
         remarks += check_observation(
             site.name,
             values,
@@ -168,7 +156,7 @@ def _no_start(target, seen):
     for name, finite in seen["explained"]["finite"].items():
         if not np.all(finite):
             lines.append(f"  {int(np.sum(~finite))} of {total}: the log probability of {name} is not finite")
-    steep = np.isfinite(seen["likelihood"]) & ~np.isfinite(seen["density"])
+    steep = np.isfinite(seen["explained"]["log_likelihood"]) & ~np.isfinite(seen["density"])
     if np.any(steep):
         lines.append(f"  {int(np.sum(steep))} of {total}: the density is finite but its gradient is not")
     lines.append("Narrow the priors to values that the model can take, or raise max_steps or the tolerances.")

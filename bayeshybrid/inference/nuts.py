@@ -14,11 +14,19 @@ from bayeshybrid import configuration
 from bayeshybrid.faults import ModelError
 from bayeshybrid.inference.method import Basin, Chunk, Claim, Method, Result, register
 from bayeshybrid.verdict import Check
+from bayeshybrid.survey import slopes
 from bayeshybrid.target import Target
 
 CAPACITY = 100
 REFRESH = (0.1, 0.25, 0.5)
 DENSE_UP_TO = 150
+PULLS = 10
+
+STATISTICS = (
+    ("lp", "energy", "acceptance_rate", "step_size"),
+    ("n_steps", "tree_depth"),
+    ("turning", "diverging", "failed"),
+)
 
 __all__ = ["NUTS"]
 
@@ -95,24 +103,24 @@ class NUTS(Method):
         factors = [_factor(basin, size, dense) for basin in basins]
         middles = [basins[b].members[c % len(basins[b].members)] for c, b in zip(_turns(which), which, strict=True)]
         keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(len(which)))
-        factor = jnp.stack([jnp.asarray(factors[b]) for b in which])
+        factor = np.stack([factors[b] for b in which])
+        position, log_density, gradient = _disperse(target, np.stack(middles), factor, key)
         adapt, _ = _dual_averaging(self.target_acceptance)
-        step = jnp.full(len(which), size ** -0.25)
-        position, log_density, gradient = _disperse(target, jnp.stack(list(map(jnp.asarray, middles))), factor, keys)
-        zeros = jnp.zeros_like(position)
-        return _settled(State(
-            key=jax.vmap(jax.random.key_data)(keys),
-            iteration=jnp.zeros(len(which), int),
-            basin=jnp.asarray(which),
-            position=position,
-            log_density=log_density,
-            gradient=gradient,
-            factor=factor,
-            adaptation=jax.vmap(adapt)(step),
-            total=zeros,
-            squares=jnp.zeros_like(factor),
-            count=jnp.zeros(len(which), int),
-        ))
+        return _settled(
+            State(
+                key=jax.vmap(jax.random.key_data)(keys),
+                iteration=np.zeros(len(which), int),
+                basin=which,
+                position=position,
+                log_density=log_density,
+                gradient=gradient,
+                factor=factor,
+                adaptation=jax.vmap(adapt)(jnp.full(len(which), size**-0.25)),
+                total=np.zeros_like(position),
+                squares=np.zeros_like(factor),
+                count=np.zeros(len(which), int),
+            )
+        )
 
     def advance(self, target: Target, state: State, length: int) -> tuple[State, Chunk]:
         """Up to `length` transitions of every chain, never past the next renewal of the metric."""
@@ -187,20 +195,21 @@ def _whiten(factor, q):
     return q / factor
 
 
-@jax.jit
-def _disperse(target, middles, factors, keys):
-    """Starts about each middle, pulled half way back until the density is finite there."""
-    value_and_gradient = jax.value_and_grad(target.log_density)
-
-    def one(middle, factor, key):
-        offset = 2.0 * _apply(factor, jax.random.normal(jax.random.fold_in(key, 1), middle.shape))
-        shares = jnp.array([1.0, 0.5, 0.25, 0.125, 0.0])
-        points = middle[None] + shares[:, None] * offset[None]
-        values = jax.vmap(target.log_density)(points)
-        point = points[jnp.argmax(jnp.isfinite(values))]
-        return point, *value_and_gradient(point)
-
-    return jax.vmap(one)(middles, factors, keys)
+def _disperse(target, middles, factors, key):
+    """Starts at twice the spread about each middle, pulled half way back until the density is finite there."""
+    noise = np.asarray(jax.random.normal(jax.random.fold_in(key, len(middles)), middles.shape))
+    offset = 2.0 * np.stack([_apply(factor, z) for factor, z in zip(factors, noise, strict=True)])
+    share = np.ones((len(middles), 1))
+    for _ in range(PULLS):
+        values, gradients = slopes(target, middles + share * offset)
+        lost = ~np.isfinite(values)
+        if not lost.any():
+            break
+        share[lost] *= 0.5
+    else:
+        share[lost] = 0.0
+        values, gradients = slopes(target, middles + share * offset)
+    return middles + share * offset, values, gradients
 
 
 def _dual_averaging(target_acceptance):
@@ -244,13 +253,17 @@ def _program(method, chains):
 def _chunk(method, target, state, length):
     """`length` transitions of a few chains side by side."""
     turn = jax.vmap(partial(_transition, method, target))
-    shapes = jax.eval_shape(turn, state)[1]
-    buffers = jax.tree.map(lambda x: jnp.zeros((x.shape[0], CAPACITY, *x.shape[1:]), x.dtype), shapes)
+    chains, size = state.position.shape
+    real, whole, truth = state.position.dtype, jnp.int64 if jax.config.jax_enable_x64 else jnp.int32, jnp.bool_
+    kinds = {name: dtype for dtype, names in zip((real, whole, truth), STATISTICS, strict=True) for name in names}
+    blank = {name: jnp.zeros((chains, CAPACITY), dtype) for name, dtype in kinds.items()}
+    places = jnp.zeros((chains, CAPACITY, size), real)
+    buffers = (places, {**blank, "failed_at": places})
 
     def body(i, carry):
         state, buffers = carry
         state, seen = turn(state)
-        return state, jax.tree.map(lambda b, x: b.at[:, i].set(x), buffers, seen)
+        return state, jax.tree.map(lambda b, x: b.at[:, i].set(x.astype(b.dtype)), buffers, seen)
 
     state, (draws, statistics) = jax.lax.fori_loop(0, length, body, (state, buffers))
     return state, draws, statistics

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
+from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from bayeshybrid.inference.method import Basin
+from bayeshybrid.inference.optimise import FIRST_PHASE, SECOND_PHASE, climb
 from bayeshybrid.progress import Progress
+from bayeshybrid.survey import slopes, survey
 from bayeshybrid.target import Target
 
 STARTS = 32
-FIRST_PHASE = 200
-SECOND_PHASE = 300
 DENSE_UP_TO = 150
 SAME_PREDICTION = 0.3
 SAME_HEIGHT = 2.0
@@ -65,58 +65,21 @@ def find_basins(target: Target, starts: np.ndarray, key: Any, progress: Progress
     **Returns:** a `Search`. Where no search ends in a maximum, its one basin is the best point found, with no
     curvature and no mass, and a note that says so.
     """
-    progress.start("search for basins", 3)
-    ends, values = (np.asarray(x) for x in _optimise(target, jnp.asarray(starts)))
-    progress.update(1, "curvature")
+    progress.start("search for basins", FIRST_PHASE + SECOND_PHASE)
+    ends, values = climb(partial(slopes, target), starts, lambda done: progress.update(done, "climbing"))
+    progress.update(FIRST_PHASE + SECOND_PHASE, "curvature")
     finite = np.isfinite(values)
     ends, values = ends[finite], values[finite]
     basins = _with_curvature(target, _cluster(target, ends, values))
-    progress.update(2, "masses")
     basins = _with_masses(target, basins, key)
     kept, left_out, notes = _keep(basins)
     progress.finish(f"{len(kept)} of {len(basins)} basins kept")
     return Search(kept, left_out, len(starts), int(np.sum(~finite)), notes)
 
 
-@jax.jit
-def _optimise(target, starts):
-    """Adam to leave flat and broken regions, then (L-)BFGS to the bottom; a failed evaluation halves the step."""
-    import optax
-    import optimistix
-
-    value_and_gradient = jax.value_and_grad(lambda q: -target.log_density(q))
-    adam = optax.chain(optax.clip_by_global_norm(10.0), optax.adam(0.05))
-
-    def descend(carry, _):
-        q, state, best, best_value, shrink = carry
-        value, gradient = value_and_gradient(q)
-        failed = ~jnp.isfinite(value)
-        better = value < best_value
-        best, best_value = jnp.where(better, q, best), jnp.where(better, value, best_value)
-        shrink = jnp.where(failed, 0.5 * shrink, jnp.minimum(1.0, 1.1 * shrink))
-        step, state = adam.update(gradient, state)
-        q = jnp.where(failed, 0.5 * (q + best), q + shrink * step)
-        return (q, state, best, best_value, shrink), None
-
-    def one(start):
-        carry = (start, adam.init(start), start, jnp.asarray(jnp.inf, start.dtype), jnp.ones((), start.dtype))
-        (_, _, best, _, _), _ = jax.lax.scan(descend, carry, None, length=FIRST_PHASE)
-        small = start.shape[0] <= DENSE_UP_TO
-        solver = (optimistix.BFGS if small else optimistix.LBFGS)(rtol=1e-8, atol=1e-8)
-        found = optimistix.minimise(
-            lambda q, _: -target.log_density(q), solver, best, max_steps=SECOND_PHASE, throw=False
-        )
-        ends = jnp.stack([best, found.value])
-        values = jax.vmap(target.log_density)(ends)
-        winner = jnp.argmax(jnp.where(jnp.isfinite(values), values, -jnp.inf))
-        return ends[winner], values[winner]
-
-    return jax.vmap(one)(starts)
-
-
 def _cluster(target, ends, values):
     """End points that predict the same and lie equally high, best first."""
-    predicted, spread = (np.asarray(x) for x in _predict(target, jnp.asarray(ends)))
+    predicted, spread = _predict(target, ends)
     order = np.argsort(-values)
     groups: list[list[int]] = []
     for i in order:
@@ -134,19 +97,15 @@ def _cluster(target, ends, values):
     ]
 
 
-@jax.jit
 def _predict(target, ends):
-    """What each point expects to be observed, and the noise about it, as flat vectors."""
-
-    def one(q):
-        found = target.observations(q, target.inputs()).moments
-        means = [jnp.ravel(m.mean) for m in found.values()]
-        sds = [jnp.ravel(jnp.sqrt(m.variance)) for m in found.values()]
-        if not means:
-            return q, jnp.ones_like(q)
-        return jnp.nan_to_num(jnp.concatenate(means)), jnp.nan_to_num(jnp.concatenate(sds), nan=1.0) + 1e-12
-
-    return jax.lax.map(one, ends)
+    """What each point expects to be observed, and the noise about it, as flat rows; the point itself if nothing is."""
+    if not target.layout.observed:
+        return ends, np.ones_like(ends)
+    told = survey(target, ends, ["mean", "variance"])
+    mean, variance = (
+        np.concatenate([x.reshape(len(ends), -1) for x in told[which].values()], axis=1) for which in ("mean", "variance")
+    )
+    return np.nan_to_num(mean), np.sqrt(np.nan_to_num(variance, nan=1.0)) + 1e-12
 
 
 def _with_curvature(target, basins):
@@ -162,7 +121,7 @@ def _with_curvature(target, basins):
 
 def _curvature(target, mode, step=1e-3):
     """Lower factor of the inverse Hessian by central differences of the gradient, `None` off a maximum."""
-    hessian, gradient = (np.asarray(x) for x in _hessian(target, jnp.asarray(mode), step))
+    hessian, gradient = _hessian(target, mode, step)
     if not np.all(np.isfinite(hessian)):
         return None
     values, vectors = np.linalg.eigh(-0.5 * (hessian + hessian.T))
@@ -174,14 +133,12 @@ def _curvature(target, mode, step=1e-3):
     return np.linalg.cholesky(covariance)
 
 
-@jax.jit
 def _hessian(target, mode, step):
-    slope = jax.grad(target.log_density)
-    shifts = step * jnp.eye(mode.shape[0], dtype=mode.dtype)
-    points = jnp.concatenate([mode[None] + shifts, mode[None] - shifts, mode[None]])
-    slopes = jax.vmap(slope)(points)
-    size = mode.shape[0]
-    return (slopes[:size] - slopes[size : 2 * size]) / (2 * step), slopes[-1]
+    size = len(mode)
+    shifts = step * np.eye(size)
+    values, gradients = slopes(target, np.concatenate([mode + shifts, mode - shifts, mode[None]]))
+    gradients[~np.isfinite(values)] = np.nan
+    return (gradients[:size] - gradients[size : 2 * size]) / (2 * step), gradients[-1]
 
 
 def _with_masses(target, basins, key):
@@ -231,7 +188,7 @@ def _importance_weights(target, basins, rough, key, freedom):
         [np.log(share) + _log_student(points, basin, freedom) for basin, share in zip(basins, rough, strict=True)]
     )
     proposal = np.logaddexp.reduce(parts, axis=0)
-    values = np.asarray(_densities(target, jnp.asarray(points)))
+    values = slopes(target, points)[0]
     return values - proposal, np.argmax(parts, axis=0)
 
 
@@ -241,11 +198,6 @@ def _log_student(points, basin, freedom):
     size = len(basin.mode)
     tail = -0.5 * (freedom + size) * np.log1p(np.sum(white**2, axis=0) / freedom)
     return tail - np.sum(np.log(np.diag(basin.factor)))
-
-
-@jax.jit
-def _densities(target, points):
-    return jax.lax.map(target.log_density, points, batch_size=64)
 
 
 def _keep(basins):

@@ -10,7 +10,6 @@ from importlib import metadata
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from bayeshybrid import configuration
@@ -25,6 +24,7 @@ from bayeshybrid.inference.search import STARTS, at_initial_values, find_basins
 from bayeshybrid.keys import as_key
 from bayeshybrid.posterior import Posterior
 from bayeshybrid.progress import Progress, Silent
+from bayeshybrid.survey import survey
 from bayeshybrid.target import Target
 from bayeshybrid.verdict import FORECASTS, FUNCTIONS, PARAMETERS, Check, Verdict
 
@@ -82,7 +82,7 @@ def infer(
     with configuration.scope():
         began = time.monotonic()
         root = as_key(key)
-        scout_key, search_key, run_key, region_key = jax.random.split(root, 4)
+        scout_key, search_key, run_key = jax.random.split(root, 3)
         progress.start("reading the model", 2)
         target = Target(model, data)
         target, scaled = scale_networks(target, scout_key)
@@ -95,7 +95,7 @@ def infer(
         result = chosen.finish(target, run.state, run.chunks, search.basins)
         remarks = (*words, *target.notes, *scaled, *configuration.notes(), *scouts.remarks, *search.notes, *result.notes)
         samples = _constrained(target, result.draws)
-        verdict = _verdict(target, chosen, run, result, search, samples, remarks, region_key)
+        verdict = _verdict(target, chosen, run, result, search, remarks)
         seconds = {"search": searched - began, "sampling": run.seconds, "total": time.monotonic() - began}
     return Posterior(
         target=target,
@@ -159,21 +159,16 @@ def _choose(method):
 
 def _constrained(target, draws):
     """Unknowns and derived quantities by name, `(chain, draw, ...)`."""
-    flat = _constrain(target, jnp.asarray(draws.reshape(-1, draws.shape[-1])))
-    return {name: np.asarray(v).reshape(*draws.shape[:2], *v.shape[1:]) for name, v in flat.items()}
+    flat = survey(target, draws.reshape(-1, draws.shape[-1]), ["values"])["values"]
+    return {name: v.reshape(*draws.shape[:2], *v.shape[1:]) for name, v in flat.items()}
 
 
-@jax.jit
-def _constrain(target, q):
-    return jax.lax.map(target.constrain, q, batch_size=128)
-
-
-def _verdict(target, method, run, result, search, samples, remarks, key):
+def _verdict(target, method, run, result, search, remarks):
     """Claim by claim, whether the draws are the posterior."""
     claims = [PARAMETERS, *([FUNCTIONS] if target.layout.networks else []), FORECASTS]
     checks: list[Check] = []
     for raw in result.raw:
-        quantities, functions = _quantities(target, raw, result, key)
+        quantities, functions = _quantities(target, raw)
         if raw.size == 0:
             continue
         checks += convergence_checks(quantities, (PARAMETERS, FORECASTS) if functions else claims)
@@ -195,7 +190,7 @@ def _blind(target):
     return BLIND + (symmetric if target.layout.networks else ())
 
 
-def _quantities(target, raw, result, key):
+def _quantities(target, raw):
     """What convergence is judged on in one basin, `(chain, draw)` each: parameters, likelihood and functions.
 
     Weights have symmetries, so networks are judged by the leading components of their output over the region
@@ -203,40 +198,36 @@ def _quantities(target, raw, result, key):
     """
     if raw.size == 0:
         return {}, {}
-    flat = jnp.asarray(raw.reshape(-1, raw.shape[-1]))
+    flat = raw.reshape(-1, raw.shape[-1])
     weights = {site.name for site in target.layout.latent if site.tag.kind == "weight"}
     latent = {site.name for site in target.layout.latent} - weights
-    values = jax.tree.map(np.asarray, _constrain(target, flat))
+    told = survey(target, flat, ["values", "log_likelihood"])
+    values = told["values"]
     quantities = {}
     for name in [n for n in values if n in latent]:
         for index in np.ndindex(values[name].shape[1:]):
             label = name + (str(list(index)) if index else "")
             quantities[label] = values[name][(slice(None), *index)].reshape(raw.shape[:2])
-    likelihood = np.asarray(_likelihoods(target, flat)).reshape(raw.shape[:2])
+    likelihood = told["log_likelihood"].reshape(raw.shape[:2])
     if np.ptp(likelihood) > 0:
         quantities["log likelihood"] = likelihood
     functions = {
-        name: draws.reshape(raw.shape[:2]) for name, draws in _function_components(target, flat, key).items()
+        name: draws.reshape(raw.shape[:2]) for name, draws in _function_components(target, flat).items()
     }
     return quantities, functions
 
 
-@jax.jit
-def _likelihoods(target, q):
-    return jax.lax.map(target.log_likelihood, q, batch_size=128)
-
-
-def _function_components(target, flat, key):
+def _function_components(target, flat):
     """Leading principal components of each network's output over points that the posterior visits."""
     if not target.layout.networks:
         return {}
-    picked = jax.random.choice(key, flat.shape[0], (min(REGION_DRAWS, flat.shape[0]),), replace=False)
+    picked = np.linspace(0, len(flat) - 1, min(REGION_DRAWS, len(flat))).astype(int)
     visited = jax.tree.map(np.asarray, _visit(target, flat[picked]))
     found = {}
     for name, (inputs, _) in visited.items():
         points = inputs.reshape(-1, inputs.shape[-1])
         points = points[np.linspace(0, len(points) - 1, min(REGION_POINTS, len(points))).astype(int)]
-        outputs = np.asarray(_network_outputs(target, flat, jnp.asarray(points), name)).reshape(len(flat), -1)
+        outputs = np.asarray(_network_outputs(target, flat, points, name)).reshape(len(flat), -1)
         centred = outputs - outputs.mean(axis=0)
         _, sizes, directions = np.linalg.svd(centred, full_matrices=False)
         kept = min(COMPONENTS, int(np.sum(sizes > 1e-9 * max(sizes[0], 1e-300))))

@@ -1,0 +1,138 @@
+"""Many optimisations side by side, all asking one compiled program for their gradients.
+
+A failed evaluation has value infinity and gradient zero: here, as everywhere for optimisers, the step is halved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+LEARNING_RATE = 0.05
+FIRST_PHASE = 150
+SECOND_PHASE = 400
+MEMORY = 20
+ENOUGH_DECREASE = 1e-4
+PATIENCE = 5
+
+Slopes = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+__all__ = ["climb"]
+
+
+def climb(slopes: Slopes, starts: np.ndarray, said: Callable[[int], None] = lambda done: None) -> tuple[np.ndarray, np.ndarray]:
+    """Maximise from every start: Adam to leave flat and broken regions, then L-BFGS to the top.
+
+    **Arguments:**
+
+    - `slopes`: points `(n, size)` to log densities `(n,)` and gradients `(n, size)`.
+    - `starts`: `(n, size)`, of finite density.
+    - `said`: told after each evaluation how many were made.
+
+    **Returns:** end points `(n, size)` and their log densities.
+
+    ```python
+    from bayeshybrid.inference.optimise import climb
+    ends, heights = climb(lambda x: (-np.sum((x - 3) ** 2, axis=1), -2 * (x - 3)), np.zeros((2, 4)))
+    assert np.allclose(ends, 3, atol=1e-4)
+    ```
+    """
+    evaluations = 0
+
+    def down(points):
+        nonlocal evaluations
+        values, gradients = slopes(points)
+        evaluations += 1
+        said(evaluations)
+        return -values, -gradients
+
+    points, values, gradients = _adam(down, np.array(starts, dtype=float))
+    points, values = _lbfgs(down, points, values, gradients)
+    return points, -values
+
+
+def _adam(down, points):
+    """Kingma and Ba 2015, with gradients clipped to length ten and the best point kept."""
+    first, second = np.zeros_like(points), np.zeros_like(points)
+    shrink = np.ones(len(points))
+    best, best_value, best_gradient = points.copy(), np.full(len(points), np.inf), np.zeros_like(points)
+    for step in range(1, FIRST_PHASE + 1):
+        values, gradients = down(points)
+        failed = ~np.isfinite(values)
+        better = values < best_value
+        best[better], best_value[better], best_gradient[better] = points[better], values[better], gradients[better]
+        length = np.linalg.norm(gradients, axis=1, keepdims=True)
+        clipped = gradients * np.minimum(1.0, 10.0 / np.maximum(length, 1e-300))
+        first = np.where(failed[:, None], first, 0.9 * first + 0.1 * clipped)
+        second = np.where(failed[:, None], second, 0.999 * second + 0.001 * clipped**2)
+        move = LEARNING_RATE * (first / (1 - 0.9**step)) / (np.sqrt(second / (1 - 0.999**step)) + 1e-8)
+        shrink = np.where(failed, 0.5 * shrink, np.minimum(1.0, 1.1 * shrink))
+        points = np.where(failed[:, None], 0.5 * (points + best), points - shrink[:, None] * move)
+    return best, best_value, best_gradient
+
+
+def _lbfgs(down, points, values, gradients):
+    """Nocedal and Wright 2006, algorithm 7.4, with a backtracking search, every lane at its own step."""
+    lanes, _ = points.shape
+    moves: list[np.ndarray] = []
+    changes: list[np.ndarray] = []
+    direction = -gradients / np.maximum(np.linalg.norm(gradients, axis=1, keepdims=True), 1.0)
+    step, stalled = np.ones(lanes), np.zeros(lanes, int)
+    for _ in range(SECOND_PHASE):
+        active = (stalled < PATIENCE) & np.isfinite(values)
+        if not active.any():
+            break
+        trial = np.where(active[:, None], points + step[:, None] * direction, points)
+        trial_values, trial_gradients = down(trial)
+        slope = np.sum(gradients * direction, axis=1)
+        with np.errstate(invalid="ignore"):
+            taken = active & (trial_values <= values + ENOUGH_DECREASE * step * slope)
+            gain = np.where(taken, values - trial_values, 0.0)
+        little = gain <= 1e-9 * np.maximum(1.0, np.abs(values))
+        stalled = np.where(active & little & (taken | (step < 1e-8)), stalled + 1, np.where(taken, 0, stalled))
+        move = np.where(taken[:, None], trial - points, 0.0)
+        change = np.where(taken[:, None], trial_gradients - gradients, 0.0)
+        sound = np.sum(move * change, axis=1, keepdims=True) > 1e-12
+        if taken.any():
+            moves, changes = [*moves, np.where(sound, move, 0.0)][-MEMORY:], [*changes, np.where(sound, change, 0.0)][-MEMORY:]
+        points = np.where(taken[:, None], trial, points)
+        values = np.where(taken, trial_values, values)
+        gradients = np.where(taken[:, None], trial_gradients, gradients)
+        following = _two_loops(gradients, moves, changes)
+        direction = np.where(taken[:, None], following, direction)
+        step = np.where(taken, 1.0, 0.5 * step)
+        lost = active & (step < 1e-6) & ~taken
+        steepest = -gradients / np.maximum(np.linalg.norm(gradients, axis=1, keepdims=True), 1.0)
+        direction = np.where(lost[:, None], steepest, direction)
+        stalled = np.where(lost, stalled + 1, stalled)
+        step = np.where(lost, 0.1, step)
+    return points, values
+
+
+def _two_loops(gradients, moves, changes):
+    """Minus the inverse Hessian, as the last moves tell it, times the gradient; empty pairs are passed over."""
+    result = gradients.copy()
+    kept = []
+    for move, change in zip(reversed(moves), reversed(changes), strict=True):
+        curvature = np.sum(move * change, axis=1, keepdims=True)
+        weight = np.where(curvature > 0, 1 / np.where(curvature > 0, curvature, 1.0), 0.0)
+        share = weight * np.sum(move * result, axis=1, keepdims=True)
+        result = result - share * change
+        kept.append((move, change, weight, share))
+    result = result * _scale(moves, changes)
+    for move, change, weight, share in reversed(kept):
+        result = result + move * (share - weight * np.sum(change * result, axis=1, keepdims=True))
+    return -result
+
+
+def _scale(moves, changes):
+    """The last known ratio of move to change in each lane, as the first guess of the inverse curvature."""
+    if not moves:
+        return 1.0
+    scale = np.ones((len(moves[0]), 1))
+    for move, change in zip(moves, changes, strict=True):
+        above = np.sum(move * change, axis=1, keepdims=True)
+        below = np.sum(change**2, axis=1, keepdims=True)
+        scale = np.where((above > 0) & (below > 0), above / np.where(below > 0, below, 1.0), scale)
+    return scale

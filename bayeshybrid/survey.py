@@ -1,0 +1,145 @@
+"""What a target says at many points: a few compiled programs that everything shares.
+
+Compiling is the dearest part of a short run, so there is one program for densities and gradients, one for
+everything that a run of the model can tell, and one for prior draws. Each takes batches of one size, whatever
+the number of points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from numpyro.distributions.distribution import ExpandedDistribution, Independent, MaskedDistribution
+
+from bayeshybrid import configuration
+from bayeshybrid.moments import moments
+from bayeshybrid.target import Target, log_prob
+
+BATCH = 64
+
+__all__ = ["draw_prior", "in_batches", "normal_scores", "slopes", "survey"]
+
+
+def slopes(target: Target, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Log density and gradient at `points`, `(n, size)`: `(n,)` and `(n, size)`; `-inf` and zero where it fails.
+
+    ```python
+    from bayeshybrid.survey import slopes
+    model = lambda y=None: numpyro.sample("y", dist.Normal(numpyro.sample("x", dist.Normal()), 1.0), obs=y)
+    values, gradients = slopes(bh.Target(model, {"y": np.array(2.0)}), np.zeros((3, 1)))
+    assert gradients.tolist() == [[2.0]] * 3
+    ```
+    """
+    return in_batches(partial(_slopes, target), points)
+
+
+def survey(target: Target, points: np.ndarray, wanted: Sequence[str]) -> dict[str, Any]:
+    """What the model says at `points`, `(n, size)`, as arrays with the points along the first axis.
+
+    **Arguments:**
+
+    - `wanted`: among `values` (unknowns and derived quantities), `log_likelihood`, `pointwise` (by observed
+      site), `mean` and `variance` (conditional, by observed site), `scores` (unknowns on their prior's normal
+      scores), `priors` (parameters of each unknown's prior), `prior_slope` (gradient of the log prior), and
+      whatever `Target.explain` tells.
+
+    ```python
+    from bayeshybrid.survey import survey
+    model = lambda y=None: numpyro.sample("y", dist.Normal(numpyro.sample("x", dist.Normal()), 1.0), obs=y)
+    told = survey(bh.Target(model, {"y": np.array(2.0)}), np.zeros((3, 1)), ["values", "scores"])
+    assert told["values"]["x"].shape == (3,)
+    ```
+    """
+
+    def chosen(batch):
+        told = _survey(target, batch)
+        return {name: told[name] for name in wanted}
+
+    return in_batches(chosen, points)
+
+
+def draw_prior(target: Target, key: Any, count: int) -> tuple[np.ndarray, bool]:
+    """Prior draws as flat vectors `(count, size)`, and whether every prior is proper.
+
+    ```python
+    from bayeshybrid.survey import draw_prior
+    model = lambda y=None: numpyro.sample("y", dist.Normal(numpyro.sample("x", dist.Normal()), 1.0), obs=y)
+    points, proper = draw_prior(bh.Target(model, {"y": np.array(2.0)}), jax.random.key(0), 5)
+    assert points.shape == (5, 1) and proper
+    ```
+    """
+    points, proper = _draw(target, jax.random.split(key, count))
+    return np.asarray(points), bool(np.all(proper))
+
+
+def in_batches(program: Callable[[Any], Any], rows: Any) -> Any:
+    """A program over all rows of a tree of arrays, in batches of one size, the last filled up with its last row."""
+    total = len(jax.tree.leaves(rows)[0])
+    done = []
+    for start in range(0, total, BATCH):
+        places = np.minimum(np.arange(start, start + BATCH), total - 1)
+        told = program(jax.tree.map(lambda x, at=places: x[at], rows))
+        done.append(jax.tree.map(lambda x, n=min(BATCH, total - start): np.asarray(x)[:n], told))
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *done)
+
+
+@partial(jax.jit, compiler_options=configuration.compile_options())
+def _slopes(target, points):
+    return jax.vmap(jax.value_and_grad(target.log_density))(points)
+
+
+@jax.jit
+def _draw(target, keys):
+    return jax.vmap(target.draw_prior)(keys)
+
+
+@partial(jax.jit, compiler_options=configuration.compile_options())
+def _survey(target, points):
+    return jax.vmap(partial(_tell, target))(points)
+
+
+def _tell(target, q):
+    """Everything at one point, from one run of the model."""
+    found = target.run_at(q)
+    named = [site.name for site in target.layout.latent + target.layout.deterministic]
+    latent = {site.name: found.sites[site.name] for site in target.layout.latent}
+    observed = {site.name: found.sites[site.name] for site in target.layout.observed}
+    expected = {name: moments(site["fn"], jax.random.key(0)) for name, site in observed.items()}
+    return {
+        "values": {name: found.sites[name]["value"] for name in named},
+        "log_likelihood": target.densities(found)[1],
+        "pointwise": {name: log_prob(site) for name, site in observed.items()},
+        "mean": {name: expected[name].mean for name in observed},
+        "variance": {name: expected[name].variance for name in observed},
+        "scores": {name: normal_scores(site["fn"], site["value"]) for name, site in latent.items()},
+        "priors": {name: jax.tree.leaves(site["fn"]) for name, site in latent.items()},
+        "prior_slope": jax.grad(target.log_prior)(q),
+        **target.explanation(found),
+    }
+
+
+def normal_scores(distribution: dist.Distribution, value: Any) -> Any:
+    """`Phi^-1(F(value))`, exact in the tails for normal and log-normal priors; NaN where F is not known.
+
+    ```python
+    from bayeshybrid.survey import normal_scores
+    assert abs(normal_scores(dist.LogNormal(0.0, 2.0), jnp.exp(60.0)) - 30.0) < 1e-12
+    ```
+    """
+    while isinstance(distribution, ExpandedDistribution | Independent | MaskedDistribution):
+        distribution = distribution.base_dist
+    if isinstance(distribution, dist.LogNormal):
+        return (jnp.log(value) - distribution.loc) / distribution.scale
+    if isinstance(distribution, dist.Normal):
+        return (value - distribution.loc) / distribution.scale
+    try:
+        below = distribution.cdf(value)
+    except (NotImplementedError, AttributeError):
+        return jnp.full(jnp.shape(value), jnp.nan)
+    return jax.scipy.special.ndtri(jnp.clip(below, 1e-300, 1 - 1e-16))
