@@ -7,7 +7,7 @@ says why in its `reason`, and its rows are NaN from the failure on.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import diffrax
 import equinox as eqx
@@ -131,7 +131,7 @@ def _moved(problem: Problem, sign: float, ys: Array, times: Array, inputs: PyTre
 
 def _instantiate(tangent: Any) -> Any:
     if isinstance(tangent, SymbolicZero):
-        return jnp.zeros(tangent.shape, tangent.dtype)
+        return jnp.zeros(tangent.shape, cast(Any, tangent.dtype))
     return tangent
 
 
@@ -258,7 +258,7 @@ def solve(
     _check_tolerances(rtol, atol, y0.dtype)
     inputs, static = _hoist(field, y0, t0, args, labels)
     problem = Problem(static, diffrax.Tsit5() if solver is None else solver, rtol, atol, int(max_steps))
-    if times.size == 0:
+    if len(times) == 0:
         return Solution(jnp.zeros((0, *y0.shape), y0.dtype), jnp.array(True), *jnp.zeros((2,), jnp.int32))
 
     fixed_times, fixed_t0 = jax.lax.stop_gradient((times, t0))

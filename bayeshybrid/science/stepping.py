@@ -102,6 +102,9 @@ class _Watched(diffrax.AbstractAdaptiveStepSizeController):
         state, cause = controller_state
         finite = jnp.all(jnp.isfinite(y1_candidate))
         newton_failed = jnp.all(jnp.isinf(y_error))
+        # An infinite candidate would make the scale of the error infinite, the next step NaN, and the
+        # solve try that step until max_steps.
+        y1_candidate = jnp.where(finite, y1_candidate, y0)
         y_error = jnp.where(finite, y_error, jnp.inf)
         keep, start, end, jump, state, result = self.pid.adapt_step_size(
             t0, t1, y0, y1_candidate, args, y_error, error_order, state

@@ -170,8 +170,9 @@ def test_pole_is_a_step_underflow_and_keeps_the_rows_before_it():
         lambda t, y, args: -1.0 - jnp.sqrt(y),
         lambda t, y, args: jnp.where(t > 0.5, jnp.nan, -y),
         lambda t, y, args: 40.0 * (y + 1e300),
+        lambda t, y, args: 900.0 * y,
     ],
-    ids=["at-the-start", "later", "after-a-time", "overflow"],
+    ids=["at-the-start", "later", "after-a-time", "overflow", "overflow-after-long"],
 )
 def test_field_or_state_that_is_not_finite(field):
     reason, ys = fails(field)
