@@ -26,7 +26,9 @@ class Reason(IntEnum):
     `LEFT_DOMAIN` is for callers that bound the state; `solve` itself has no bounds to leave.
 
     ```python
-    assert Reason.SOLVED == 0
+    from bayeshybrid.science import ode
+
+    assert ode.Reason.SOLVED == 0
     ```
     """
 
