@@ -7,15 +7,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from bayeshybrid.survey import draw_prior, survey
+from bayeshybrid.survey import ask, draw_prior
 from bayeshybrid.target import Target
 
 PRIOR_DRAWS = 2048
 
-__all__ = ["contraction", "prior_draws"]
+__all__ = ["prior_contraction", "prior_draws"]
 
 
-def contraction(target: Target, unconstrained: np.ndarray, prior: dict[str, np.ndarray] | None) -> dict[str, np.ndarray]:
+def prior_contraction(target: Target, unconstrained: np.ndarray, prior: dict[str, np.ndarray] | None) -> dict[str, np.ndarray]:
     """One minus the posterior variance of each unknown on its prior's normal scores.
 
     `z = Phi^-1(F(theta))` with `F` the prior's distribution function is standard normal before the data, so
@@ -31,13 +31,13 @@ def contraction(target: Target, unconstrained: np.ndarray, prior: dict[str, np.n
     **Returns:** site name to an array in the site's shape; NaN where the prior cannot be drawn from.
 
     ```python
-    from bayeshybrid.contraction import contraction
+    from bayeshybrid.contraction import prior_contraction
     model = lambda y=None: numpyro.sample("y", dist.Normal(numpyro.sample("x", dist.Normal()), 1.0), obs=y)
-    told = contraction(bh.Target(model, {"y": np.array(0.0)}), np.array([[-0.5], [0.5]]), None)
+    told = prior_contraction(bh.Target(model, {"y": np.array(0.0)}), np.array([[-0.5], [0.5]]), None)
     assert told["x"] == 0.75
     ```
     """
-    told = survey(target, unconstrained, ["scores", "priors", "values"])
+    told = ask(target, unconstrained, ["scores", "priors", "values"])
     found = {}
     for name, scores in told["scores"].items():
         if _constant(told["priors"][name]) and np.all(np.isfinite(scores)):
@@ -52,7 +52,7 @@ def contraction(target: Target, unconstrained: np.ndarray, prior: dict[str, np.n
 def prior_draws(target: Target, key: Any, count: int = PRIOR_DRAWS) -> tuple[dict[str, np.ndarray], bool]:
     """Draws of all unknowns from the prior by name, and whether every prior is proper."""
     q, proper = draw_prior(target, key, count)
-    values = survey(target, q, ["values"])["values"]
+    values = ask(target, q, ["values"])["values"]
     return {site.name: values[site.name] for site in target.layout.latent}, proper
 
 

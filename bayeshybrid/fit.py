@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from bayeshybrid.forecast import Forecast, Quantity
-from bayeshybrid.survey import survey
+from bayeshybrid.survey import ask
 from bayeshybrid.target import Target
 
 STATISTICS = {
@@ -52,7 +52,7 @@ class FitCheck:
 
 def check_fit(target: Target, draws: np.ndarray, forecast: Forecast) -> FitCheck:
     """Compare the data of a target with a forecast at the inputs of the fit; see `Posterior.check`."""
-    explained = {k: {n: v[0] for n, v in told.items()} for k, told in survey(target, draws[:1], ["kinds", "data"]).items()}
+    explained = {k: {n: v[0] for n, v in told.items()} for k, told in ask(target, draws[:1], ["kinds", "data"]).items()}
     observed, residuals, inside, probabilities = {}, {}, {}, {}
     for name, replicated in forecast.observed.items():
         values = explained["data"][name]

@@ -24,7 +24,7 @@ SAMPLED_POINTS = 32
 CATEGORIES = (dist.CategoricalProbs, dist.CategoricalLogits, dist.OrderedLogistic)
 UNDEFINED = (dist.Cauchy, dist.HalfCauchy)
 
-__all__ = ["Moments", "moments"]
+__all__ = ["Moments", "conditional_moments"]
 
 
 class Moments(NamedTuple):
@@ -49,7 +49,7 @@ class Moments(NamedTuple):
     probabilities: Float[Array, "... categories"] | None
 
 
-def moments(distribution: dist.Distribution, key: Any) -> Moments:
+def conditional_moments(distribution: dist.Distribution, key: Any) -> Moments:
     """The conditional mean and variance of a distribution, by the best route that it offers.
 
     **Arguments:**
@@ -60,8 +60,8 @@ def moments(distribution: dist.Distribution, key: Any) -> Moments:
     **Returns:** `Moments` in the shape of one draw.
 
     ```python
-    from bayeshybrid.moments import moments
-    found = moments(dist.LogNormal(jnp.zeros(2), 0.5), jax.random.key(0))
+    from bayeshybrid.moments import conditional_moments
+    found = conditional_moments(dist.LogNormal(jnp.zeros(2), 0.5), jax.random.key(0))
     assert jnp.allclose(found.mean, jnp.exp(0.125))
     ```
     """

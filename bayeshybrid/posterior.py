@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bayeshybrid import configuration
-from bayeshybrid.contraction import contraction, prior_draws
+from bayeshybrid.contraction import prior_contraction, prior_draws
 from bayeshybrid.faults import ModelError
 from bayeshybrid.fit import FitCheck, check_fit
 from bayeshybrid.forecast import Forecast, forecast_draws
 from bayeshybrid.keys import as_key
 from bayeshybrid.summary import Summary, summarise
-from bayeshybrid.survey import survey
+from bayeshybrid.survey import ask
 from bayeshybrid.target import Target
 from bayeshybrid.verdict import Verdict
 
@@ -75,10 +75,10 @@ class Posterior:
 
     @cached_property
     def contraction(self) -> dict[str, np.ndarray]:
-        """How much the data narrowed each unknown: 0 not at all, 1 entirely. See `contraction.contraction`."""
+        """How much the data narrowed each unknown: 0 not at all, 1 entirely. See `prior_contraction`."""
         drawn, proper = self._prior
         with configuration.scope():
-            return contraction(self.target, self._flat, drawn if proper else None)
+            return prior_contraction(self.target, self._flat, drawn if proper else None)
 
     @property
     def prior(self) -> dict[str, np.ndarray]:
@@ -169,7 +169,7 @@ class Posterior:
     def log_likelihood(self) -> dict[str, np.ndarray]:
         """Log probability of each observation at each draw, by observed site, `(chain, draw, ...)`."""
         with configuration.scope():
-            found = survey(self.target, self._flat, ["pointwise"])["pointwise"]
+            found = ask(self.target, self._flat, ["pointwise"])["pointwise"]
         shape = self.unconstrained.shape[:2]
         return {name: values.reshape(*shape, *values.shape[1:]) for name, values in found.items()}
 

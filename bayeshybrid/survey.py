@@ -18,12 +18,12 @@ import numpyro.distributions as dist
 from numpyro.distributions.distribution import ExpandedDistribution, Independent, MaskedDistribution
 
 from bayeshybrid import configuration
-from bayeshybrid.moments import moments
+from bayeshybrid.moments import conditional_moments
 from bayeshybrid.target import Target, log_prob
 
 BATCH = 64
 
-__all__ = ["draw_prior", "in_batches", "normal_scores", "slopes", "survey"]
+__all__ = ["ask", "draw_prior", "in_batches", "normal_scores", "slopes"]
 
 
 def slopes(target: Target, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -39,7 +39,7 @@ def slopes(target: Target, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return in_batches(partial(_slopes, target), points)
 
 
-def survey(target: Target, points: np.ndarray, wanted: Sequence[str]) -> dict[str, Any]:
+def ask(target: Target, points: np.ndarray, wanted: Sequence[str]) -> dict[str, Any]:
     """What the model says at `points`, `(n, size)`, as arrays with the points along the first axis.
 
     **Arguments:**
@@ -50,9 +50,9 @@ def survey(target: Target, points: np.ndarray, wanted: Sequence[str]) -> dict[st
       whatever `Target.explain` tells.
 
     ```python
-    from bayeshybrid.survey import survey
+    from bayeshybrid.survey import ask
     model = lambda y=None: numpyro.sample("y", dist.Normal(numpyro.sample("x", dist.Normal()), 1.0), obs=y)
-    told = survey(bh.Target(model, {"y": np.array(2.0)}), np.zeros((3, 1)), ["values", "scores"])
+    told = ask(bh.Target(model, {"y": np.array(2.0)}), np.zeros((3, 1)), ["values", "scores"])
     assert told["values"]["x"].shape == (3,)
     ```
     """
@@ -110,7 +110,7 @@ def _tell(target, q):
     named = [site.name for site in target.layout.latent + target.layout.deterministic]
     latent = {site.name: found.sites[site.name] for site in target.layout.latent}
     observed = {site.name: found.sites[site.name] for site in target.layout.observed}
-    expected = {name: moments(site["fn"], jax.random.key(0)) for name, site in observed.items()}
+    expected = {name: conditional_moments(site["fn"], jax.random.key(0)) for name, site in observed.items()}
     return {
         "values": {name: found.sites[name]["value"] for name in named},
         "log_likelihood": target.densities(found)[1],

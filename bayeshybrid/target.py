@@ -19,7 +19,7 @@ from numpyro.distributions import biject_to
 from bayeshybrid.data import check_arguments, conversions
 from bayeshybrid.faults import ModelError
 from bayeshybrid.layout import Fixed, Layout, read_layout, split_arguments, trial_value
-from bayeshybrid.moments import Moments, moments
+from bayeshybrid.moments import Moments, conditional_moments
 from bayeshybrid.observation import Measured
 from bayeshybrid.tracing import Run, place_constrained, place_unconstrained, run
 
@@ -222,7 +222,7 @@ class Target(eqx.Module):
         }
         latent |= {name: message["value"].ys for name, message in found.solutions.items()}
         return Outcome(
-            moments={name: moments(found.sites[name]["fn"], moment_key) for name in names},
+            moments={name: conditional_moments(found.sites[name]["fn"], moment_key) for name in names},
             observed={name: found.sites[name]["value"] for name in open_sites},
             latent=latent,
             log_likelihood=likelihood,

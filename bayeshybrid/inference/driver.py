@@ -11,7 +11,7 @@ import numpy as np
 from bayeshybrid.inference.convergence import reasons_in_words
 from bayeshybrid.inference.method import Basin, Chunk, Method
 from bayeshybrid.progress import Progress
-from bayeshybrid.survey import survey
+from bayeshybrid.survey import ask
 from bayeshybrid.target import Target
 
 SECONDS_PER_CHUNK = 1.0
@@ -103,7 +103,7 @@ def _count_failures(target, chunk, failures, failed_at):
         return
     failed_at.append(where)
     asked = where[:MOST_EXPLAINED]
-    counted = reasons_in_words(survey(target, asked, ["reasons"])["reasons"])
+    counted = reasons_in_words(ask(target, asked, ["reasons"])["reasons"])
     counted["the density or its gradient is not finite"] = len(asked) - sum(counted.values())
     for reason, count in counted.items():
         if count:

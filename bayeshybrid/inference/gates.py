@@ -16,7 +16,7 @@ import numpy as np
 from bayeshybrid.data import check_observation
 from bayeshybrid.faults import ModelError, StartError
 from bayeshybrid.inference.convergence import reasons_in_words
-from bayeshybrid.survey import draw_prior, slopes, survey
+from bayeshybrid.survey import ask, draw_prior, slopes
 from bayeshybrid.target import Target
 
 SCOUTS = 100
@@ -77,7 +77,7 @@ def scout(target: Target, key: Any, wanted: int) -> Scouts:
 def _evaluate(target, q):
     """Density, gradient and explanation at each point."""
     density, gradient = slopes(target, q)
-    told = survey(target, q, ["log_likelihood", "prior_slope", *EXPLAINED])
+    told = ask(target, q, ["log_likelihood", "prior_slope", *EXPLAINED])
     return {"density": density, "slope": gradient - told["prior_slope"], "explained": told}
 
 

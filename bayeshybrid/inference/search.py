@@ -13,7 +13,7 @@ import numpy as np
 from bayeshybrid.inference.method import Basin
 from bayeshybrid.inference.optimise import FIRST_PHASE, SECOND_PHASE, climb
 from bayeshybrid.progress import Progress
-from bayeshybrid.survey import slopes, survey
+from bayeshybrid.survey import ask, slopes
 from bayeshybrid.target import Target
 
 STARTS = 32
@@ -101,7 +101,7 @@ def _predict(target, ends):
     """What each point expects to be observed, and the noise about it, as flat rows; the point itself if nothing is."""
     if not target.layout.observed:
         return ends, np.ones_like(ends)
-    told = survey(target, ends, ["mean", "variance"])
+    told = ask(target, ends, ["mean", "variance"])
     mean, variance = (
         np.concatenate([x.reshape(len(ends), -1) for x in told[which].values()], axis=1) for which in ("mean", "variance")
     )

@@ -24,7 +24,7 @@ from bayeshybrid.inference.search import STARTS, at_initial_values, find_basins
 from bayeshybrid.keys import as_key
 from bayeshybrid.posterior import Posterior
 from bayeshybrid.progress import Progress, Silent
-from bayeshybrid.survey import survey
+from bayeshybrid.survey import ask
 from bayeshybrid.target import Target
 from bayeshybrid.verdict import FORECASTS, FUNCTIONS, PARAMETERS, Check, Verdict
 
@@ -159,7 +159,7 @@ def _choose(method):
 
 def _constrained(target, draws):
     """Unknowns and derived quantities by name, `(chain, draw, ...)`."""
-    flat = survey(target, draws.reshape(-1, draws.shape[-1]), ["values"])["values"]
+    flat = ask(target, draws.reshape(-1, draws.shape[-1]), ["values"])["values"]
     return {name: v.reshape(*draws.shape[:2], *v.shape[1:]) for name, v in flat.items()}
 
 
@@ -201,7 +201,7 @@ def _quantities(target, raw):
     flat = raw.reshape(-1, raw.shape[-1])
     weights = {site.name for site in target.layout.latent if site.tag.kind == "weight"}
     latent = {site.name for site in target.layout.latent} - weights
-    told = survey(target, flat, ["values", "log_likelihood"])
+    told = ask(target, flat, ["values", "log_likelihood"])
     values = told["values"]
     quantities = {}
     for name in [n for n in values if n in latent]:
