@@ -197,8 +197,8 @@ def network(
     _check_positive(name, "scale", scale)
     if spread is not None:
         _check_positive(name, "spread", spread)
-    center, spread = _magnitudes(name, size, center, spread)
-    size = center.shape[-1]
+    middle, width = _magnitudes(name, size, center, spread)
+    size = middle.shape[-1]
     priors, factor = weight_priors(name, net, prior, size)
     zero = zero_paths(name, net, size) if _checked_initial(name, initial) == "zero" else frozenset()
     tag = sites.Tag(name, kind="weight")
@@ -213,8 +213,8 @@ def network(
     built = Network(
         weights=weights,
         functions=functions,
-        center=jnp.asarray(center, dtype=float),
-        spread=jnp.asarray(spread, dtype=float),
+        center=middle,
+        spread=width,
         scale=jnp.asarray(scale, dtype=float) * factor,
         name=name,
         in_size=size,
@@ -224,7 +224,7 @@ def network(
     return apply_stack({"type": NETWORK, "network": name, "value": built})["value"]
 
 
-def _magnitudes(name: str, size: int | None, center: Any, spread: Any) -> tuple[Any, Any]:
+def _magnitudes(name: str, size: int | None, center: Any, spread: Any) -> tuple[Array, Array]:
     if size is None and not (np.ndim(center) == 1 or np.ndim(spread) == 1):
         raise ModelError(
             f"network {name!r}: the number of inputs of its module cannot be told; give center=(...) and "
