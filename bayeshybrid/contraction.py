@@ -15,7 +15,9 @@ PRIOR_DRAWS = 2048
 __all__ = ["prior_contraction", "prior_draws"]
 
 
-def prior_contraction(target: Target, unconstrained: np.ndarray, prior: dict[str, np.ndarray] | None) -> dict[str, np.ndarray]:
+def prior_contraction(
+    target: Target, unconstrained: np.ndarray, prior: dict[str, np.ndarray] | None
+) -> dict[str, np.ndarray]:
     """One minus the posterior variance of each unknown on its prior's normal scores.
 
     `z = Phi^-1(F(theta))` with `F` the prior's distribution function is standard normal before the data, so
@@ -58,7 +60,9 @@ def prior_draws(target: Target, key: Any, count: int = PRIOR_DRAWS) -> tuple[dic
 
 def _constant(parameters):
     """Whether a prior is the same at all draws."""
-    return all(np.array_equal(leaf, np.broadcast_to(leaf[:1], leaf.shape)) for leaf in jax.tree.leaves(parameters))
+    return all(
+        np.array_equal(leaf, np.broadcast_to(leaf[:1], leaf.shape)) for leaf in jax.tree.leaves(parameters)
+    )
 
 
 def _rank_scores(prior, values):

@@ -45,7 +45,9 @@ def rhat(draws: np.ndarray) -> float:
     """
     from arviz_stats.base import array_stats
 
-    return float(array_stats.rhat(draws, method="rank")) if _varies(draws) and len(draws) > 1 else float("nan")
+    return (
+        float(array_stats.rhat(draws, method="rank")) if _varies(draws) and len(draws) > 1 else float("nan")
+    )
 
 
 def mean_error(draws: np.ndarray) -> float:

@@ -46,13 +46,17 @@ class FitCheck:
         for name, (count, cells) in self.inside.items():
             odd = [s for s, p in self.probabilities[name].items() if not 0.025 <= p <= 0.975]
             told = f"; not reproduced: {', '.join(odd)}" if odd else ""
-            lines.append(f"{name}: {count} of {cells} values inside the central 90 % of replicated data (in sample){told}")
+            lines.append(
+                f"{name}: {count} of {cells} values inside the central 90 % of replicated data (in sample){told}"
+            )
         return "\n".join(lines)
 
 
 def check_fit(target: Target, draws: np.ndarray, forecast: Forecast) -> FitCheck:
     """Compare the data of a target with a forecast at the inputs of the fit; see `Posterior.check`."""
-    explained = {k: {n: v[0] for n, v in told.items()} for k, told in ask(target, draws[:1], ["kinds", "data"]).items()}
+    explained = {
+        k: {n: v[0] for n, v in told.items()} for k, told in ask(target, draws[:1], ["kinds", "data"]).items()
+    }
     observed, residuals, inside, probabilities = {}, {}, {}, {}
     for name, replicated in forecast.observed.items():
         values = explained["data"][name]
@@ -65,14 +69,17 @@ def check_fit(target: Target, draws: np.ndarray, forecast: Forecast) -> FitCheck
         observed[name] = data
         inside[name] = (int(within[exact].sum()), int(exact.sum()))
         repeated = replicated.draws.reshape(len(replicated.draws), -1)[:, exact.ravel()]
-        probabilities[name] = {
-            statistic: float(np.mean(function(repeated) > function(data[exact])))
-            for statistic, function in STATISTICS.items()
-        } if exact.any() else {}
+        probabilities[name] = (
+            {
+                statistic: float(np.mean(function(repeated) > function(data[exact])))
+                for statistic, function in STATISTICS.items()
+            }
+            if exact.any()
+            else {}
+        )
     return FitCheck(observed, dict(forecast.observed), residuals, inside, probabilities)
 
 
 def _spread(kinds: Any, values: np.ndarray) -> np.ndarray:
     kinds = np.asarray(kinds)
     return kinds.reshape(kinds.shape + (1,) * (values.ndim - kinds.ndim))
-

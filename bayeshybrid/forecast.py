@@ -144,7 +144,9 @@ class Forecast:
         """Share of draws whose solve failed."""
         return self.failures / self.asked
 
-    def of(self, function: Callable[..., Any], *, name: str | None = None, unit: str | None = None) -> Quantity:
+    def of(
+        self, function: Callable[..., Any], *, name: str | None = None, unit: str | None = None
+    ) -> Quantity:
         """The distribution of any function of the trajectory: a peak, a total, a time above a limit.
 
         **Arguments:**
@@ -257,7 +259,11 @@ def _plan(target, sites, inputs, new):
     for name in new:
         if name not in names | plates:
             nearest = difflib.get_close_matches(name, [*names, *plates], 1)
-            hint = f": did you mean {nearest[0]!r}?" if nearest else f": there are {', '.join(sorted(names | plates))}"
+            hint = (
+                f": did you mean {nearest[0]!r}?"
+                if nearest
+                else f": there are {', '.join(sorted(names | plates))}"
+            )
             raise ModelError(f"new={name!r} is neither an unknown nor a plate of this model{hint}")
     carried, continued, anew = [], [], []
     for site in layout.latent:
@@ -396,7 +402,9 @@ def _moment_remarks(outcome, total):
     remarks = []
     for name, variance in total.items():
         if not np.all(np.isfinite(variance)):
-            remarks.append(f"{name} has no variance in places (a heavy-tailed noise): read its quantiles instead")
+            remarks.append(
+                f"{name} has no variance in places (a heavy-tailed noise): read its quantiles instead"
+            )
     for name, found in outcome.moments.items():
         if np.any(found.error > 0):
             remarks.append(f"the moments of {name} come from 32 draws each: its split carries their error")

@@ -114,7 +114,9 @@ class Fixed:
 
     def __init__(self, value: Any) -> None:
         self.value = value
-        self._content = (value.dtype.str, value.shape, value.tobytes()) if isinstance(value, np.ndarray) else None
+        self._content = (
+            (value.dtype.str, value.shape, value.tobytes()) if isinstance(value, np.ndarray) else None
+        )
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Fixed):
@@ -181,7 +183,9 @@ def split_arguments(
         except CONCRETE_ERRORS:
             fixed[name] = Fixed(arrays[name])
             arrays = others
-            notes.append(f"the model needs the concrete value of {name!r}, so it is compiled into the program")
+            notes.append(
+                f"the model needs the concrete value of {name!r}, so it is compiled into the program"
+            )
     return arrays, fixed, tuple(notes)
 
 

@@ -227,4 +227,3 @@ class Posterior:
         if draws is None or draws >= self.size:
             return np.arange(self.size)
         return np.linspace(0, self.size - 1, draws).round().astype(int)
-

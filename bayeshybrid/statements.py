@@ -35,7 +35,7 @@ def solve_ode(
     *,
     t0: Float[Array, "..."] | float,
     args: PyTree = None,
-    in_axes: int | None | Sequence[Any] = None,
+    in_axes: int | Sequence[Any] | None = None,
     labels: Sequence[str] | None = None,
     unit: str | None = None,
     rtol: float = 1e-6,

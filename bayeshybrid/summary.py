@@ -74,7 +74,10 @@ class Summary:
         body = [_cells(row) for row in self.rows]
         widths = [max(len(line[i]) for line in [header, *body]) for i in range(len(header))]
         return "\n".join(
-            "  ".join(cell.ljust(w) if i in (0, 5) else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True)))
+            "  ".join(
+                cell.ljust(w) if i in (0, 5) else cell.rjust(w)
+                for i, (cell, w) in enumerate(zip(line, widths, strict=True))
+            )
             for line in [header, *body]
         )
 

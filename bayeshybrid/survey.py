@@ -85,7 +85,8 @@ def in_batches(program: Callable[[Any], Any], rows: Any) -> Any:
     for start in range(0, total, BATCH):
         places = np.minimum(np.arange(start, start + BATCH), total - 1)
         told = program(jax.tree.map(lambda x, at=places: x[at], rows))
-        done.append(jax.tree.map(lambda x, n=min(BATCH, total - start): np.asarray(x)[:n], told))
+        kept = min(BATCH, total - start)
+        done.append(jax.tree.map(lambda x, kept=kept: np.asarray(x)[:kept], told))
     return jax.tree.map(lambda *parts: np.concatenate(parts), *done)
 
 

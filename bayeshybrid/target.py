@@ -12,13 +12,12 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float
 from numpyro.distributions import biject_to
 
 from bayeshybrid.data import check_arguments, conversions
 from bayeshybrid.faults import ModelError
-from bayeshybrid.layout import Fixed, Layout, read_layout, split_arguments, trial_value
+from bayeshybrid.layout import Fixed, Layout, read_layout, split_arguments
 from bayeshybrid.moments import Moments, conditional_moments
 from bayeshybrid.observation import Measured
 from bayeshybrid.tracing import Run, place_constrained, place_unconstrained, run
@@ -108,9 +107,10 @@ class Target(eqx.Module):
     def explain(self, q: Float[Array, " size"]) -> dict[str, dict[str, Array]]:
         """Why `q` has the density that it has: for points known to have failed, never inside a sampler.
 
-        **Returns:** `reasons` and `steps` by solve (per unit where mapped), `start` by solve: whether the field
-        is finite at the start, and `initial`, its state, time and value there; `finite` by site: whether its log probability is; `data` and `support` by observed site:
-        elementwise, whether the observation lies where its distribution has mass; `kinds` by observed site.
+        **Returns:** by solve `reasons` and `steps` (per unit where mapped), `start` (whether the field is finite at
+        the start) and `initial` (state, time and field there); by site `finite` (whether its log probability
+        is); by observed site `data`, `support` (elementwise, whether the observation lies where its distribution
+        has mass) and `kinds` (as `Measured.kinds`).
         """
         return self.explanation(self.run_at(q))
 
@@ -218,7 +218,9 @@ class Target(eqx.Module):
         latent = {
             name: site["value"]
             for name, site in found.sites.items()
-            if name not in names and site["type"] in ("sample", "deterministic") and not site.get("is_observed")
+            if name not in names
+            and site["type"] in ("sample", "deterministic")
+            and not site.get("is_observed")
         }
         latent |= {name: message["value"].ys for name, message in found.solutions.items()}
         return Outcome(
@@ -250,7 +252,8 @@ class Target(eqx.Module):
 
     def _pieces(self, q):
         return {
-            site.name: q[site.start : site.stop].reshape(site.unconstrained_shape) for site in self.layout.latent
+            site.name: q[site.start : site.stop].reshape(site.unconstrained_shape)
+            for site in self.layout.latent
         }
 
     def _piece(self, site):
@@ -308,8 +311,10 @@ def _in_support(site):
     if isinstance(_unwrapped(distribution), Measured):
         distribution = _unwrapped(distribution)
     inside = distribution.support(site["value"])
-    return jnp.broadcast_to(inside.reshape(inside.shape + (1,) * (jnp.ndim(site["value"]) - inside.ndim)),
-                            jnp.shape(site["value"]))
+    return jnp.broadcast_to(
+        inside.reshape(inside.shape + (1,) * (jnp.ndim(site["value"]) - inside.ndim)),
+        jnp.shape(site["value"]),
+    )
 
 
 def _kinds(site):

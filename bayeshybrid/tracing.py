@@ -116,7 +116,8 @@ def run(
 
     ```python
     from bayeshybrid.tracing import run, place_constrained
-    found = run(lambda: numpyro.sample("x", dist.Normal()), {}, key=jax.random.key(0), place=place_constrained({"x": 2.0}))
+    place = place_constrained({"x": 2.0})
+    found = run(lambda: numpyro.sample("x", dist.Normal()), {}, key=jax.random.key(0), place=place)
     assert found.sites["x"]["value"] == 2.0
     ```
     """
@@ -137,7 +138,9 @@ def run(
     found.sites = dict(tracer.trace)
     clash = sorted(set(found.sites) & set(found.solutions))
     if clash:
-        raise ModelError(f"the name {clash[0]!r} is used by a site and by a solve: every statement needs its own")
+        raise ModelError(
+            f"the name {clash[0]!r} is used by a site and by a solve: every statement needs its own"
+        )
     if visit:
         found.visited = _visited(found.solutions, direct)
     return found
@@ -159,7 +162,9 @@ def _visited(solutions, direct):
             seen.setdefault(name, []).extend(pairs)
     rows = {}
     for name, pairs in seen.items():
-        inputs, outputs = ([x.reshape(-1, x.shape[-1]) for x in column] for column in zip(*pairs, strict=True))
+        inputs, outputs = (
+            [x.reshape(-1, x.shape[-1]) for x in column] for column in zip(*pairs, strict=True)
+        )
         rows[name] = (jnp.concatenate(inputs), jnp.concatenate(outputs))
     return rows
 
@@ -172,7 +177,8 @@ def place_unconstrained(pieces: Mapping[str, Any]) -> Callable[[Any], Any]:
 
     ```python
     from bayeshybrid.tracing import run, place_unconstrained
-    found = run(lambda: numpyro.sample("x", dist.HalfNormal()), {}, key=jax.random.key(0), place=place_unconstrained({"x": 0.0}))
+    place = place_unconstrained({"x": 0.0})
+    found = run(lambda: numpyro.sample("x", dist.HalfNormal()), {}, key=jax.random.key(0), place=place)
     assert found.sites["x"]["value"] == 1.0
     ```
     """

@@ -115,7 +115,9 @@ class Verdict:
         lines += [f"  remark: {remark}" for remark in self.remarks]
         lines += [f"  not checked: {what}" for what in self.unchecked]
         lines += [f"  cannot be seen: {what}" for what in self.blind]
-        return "\n".join([*lines, "  This judges the computation; a pass does not mean that the model is right."])
+        return "\n".join(
+            [*lines, "  This judges the computation; a pass does not mean that the model is right."]
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The verdict as plain lists and numbers, for a file."""

@@ -40,12 +40,22 @@ def convergence_checks(quantities: Mapping[str, np.ndarray], claims: Sequence[st
     if shape[0] < FEWEST_CHAINS or shape[1] < FEWEST_DRAWS:
         measured = f"{shape[0]} chain(s) of {shape[1]} draws"
         remedy = f"run at least {FEWEST_CHAINS} chains of {FEWEST_DRAWS} draws or more"
-        return (Check("R-hat and effective sample size", "not assessable", place=measured, remedy=remedy, claims=claims),)
+        return (
+            Check(
+                "R-hat and effective sample size",
+                "not assessable",
+                place=measured,
+                remedy=remedy,
+                claims=claims,
+            ),
+        )
     stuck = [(name, chain) for name, draws in quantities.items() for chain in _stuck(draws)]
     if stuck:
         name, chain = stuck[0]
         place = f"{name}, chain {chain}" + (f" and {len(stuck) - 1} more" if len(stuck) > 1 else "")
-        remedy = "the chain never moved: look at its start and at failed solves, or run again with another key"
+        remedy = (
+            "the chain never moved: look at its start and at failed solves, or run again with another key"
+        )
         return (Check("stuck chain", "fail", float(len(stuck)), 0.0, place, remedy, claims),)
     return _rhat_check(quantities, claims), _ess_check(quantities, claims)
 
@@ -76,7 +86,9 @@ def divergence_check(diverging: np.ndarray) -> Check:
     """Divergent transitions `(chain, draw)`: none pass, up to 0.1 % and spread out is a remark, more fails."""
     share = float(np.mean(diverging))
     concentrated = diverging.sum() > 3 and diverging.sum(axis=1).max() > 0.75 * diverging.sum()
-    state: State = "pass" if share == 0 else "pass with remarks" if share <= FEW and not concentrated else "fail"
+    state: State = (
+        "pass" if share == 0 else "pass with remarks" if share <= FEW and not concentrated else "fail"
+    )
     remedy = "raise target_acceptance, or reparametrise (a non-centred hierarchy, say)"
     place = f"chain {int(diverging.sum(axis=1).argmax())}" if concentrated else ""
     return Check("divergent transitions", state, share, FEW, place, remedy)
@@ -100,7 +112,9 @@ def energy_check(energy: np.ndarray, which: np.ndarray) -> Check:
     chain = int(np.argmin(np.where(np.isnan(fraction), -np.inf, fraction)))
     state: State = "pass" if fraction[chain] >= LOWEST_ENERGY else "fail"
     remedy = "heavy tails or a funnel: reparametrise"
-    return Check("energy fraction (E-BFMI)", state, float(fraction[chain]), LOWEST_ENERGY, f"chain {chain}", remedy)
+    return Check(
+        "energy fraction (E-BFMI)", state, float(fraction[chain]), LOWEST_ENERGY, f"chain {chain}", remedy
+    )
 
 
 def failure_check(counts: Mapping[str, int], failed: int, transitions: int, near: Sequence[str]) -> Check:
@@ -133,17 +147,30 @@ def basin_checks(basins: Sequence[Basin], left_out: Sequence[Basin], draws: np.n
     shaped = [b for b in [*basins, *left_out] if b.factor is not None]
     if not shaped:
         remedy = "start from a simpler model, or give priors that rule out the flat region"
-        return (Check("basins", "pass with remarks", place="no maximum was found by the search", remedy=remedy),)
+        return (
+            Check("basins", "pass with remarks", place="no maximum was found by the search", remedy=remedy),
+        )
     owner = _nearest(shaped, draws.reshape(-1, draws.shape[-1]))
     heavy = [b for b in shaped if b.mass > BASIN_THAT_MATTERS or any(b is kept for kept in basins)]
     for i, basin in enumerate(shaped):
         if any(basin is other for other in heavy) and not np.any(owner == i):
             remedy = "no chain went there: run more chains, or let infer search and start them"
             place = f"log density {basin.log_density:.2f}"
-            return (Check("basin with mass that no chain visited", "fail", basin.mass, BASIN_THAT_MATTERS, place, remedy),)
+            return (
+                Check(
+                    "basin with mass that no chain visited",
+                    "fail",
+                    basin.mass,
+                    BASIN_THAT_MATTERS,
+                    place,
+                    remedy,
+                ),
+            )
     if len(basins) > 1 and any(np.isnan(b.mass) for b in basins):
         remedy = "the alternatives stand side by side in posterior.search; their shares are not known"
-        return (Check("masses of the basins", "not assessable", place=f"{len(basins)} basins", remedy=remedy),)
+        return (
+            Check("masses of the basins", "not assessable", place=f"{len(basins)} basins", remedy=remedy),
+        )
     return (Check("basins", "pass", float(len(basins)), 0.0, "all visited"),)
 
 

@@ -62,7 +62,7 @@ def drive(
         state = method.start(target, basins, key)
         length, phase = FIRST_LENGTH, ""
         while not method.finished(state):
-            done, total, doing = method.progress(state)
+            _, total, doing = method.progress(state)
             if doing != phase:
                 progress.start(doing, total)
                 phase = doing
@@ -108,4 +108,3 @@ def _count_failures(target, chunk, failures, failed_at):
     for reason, count in counted.items():
         if count:
             failures[reason] = failures.get(reason, 0) + round(count * len(where) / len(asked))
-

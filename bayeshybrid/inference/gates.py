@@ -125,8 +125,12 @@ def _start_remarks(target, seen):
     for solve, sound in seen["explained"]["start"].items():
         if not np.all(sound):
             share = 1 - np.mean(sound)
-            remarks.append(f"{solve}: the field is NaN or infinite at the start for {100 * share:.0f} % of prior draws")
-    share = np.mean([np.any(r.reshape(len(r), -1) > 0, axis=1) for r in seen["explained"]["reasons"].values()] or [0.0])
+            remarks.append(
+                f"{solve}: the field is NaN or infinite at the start for {100 * share:.0f} % of prior draws"
+            )
+    share = np.mean(
+        [np.any(r.reshape(len(r), -1) > 0, axis=1) for r in seen["explained"]["reasons"].values()] or [0.0]
+    )
     if share > 0:
         remarks.append(f"{100 * share:.0f} % of prior draws fail to solve: the prior is cut off there")
     return remarks
@@ -141,7 +145,9 @@ def _influence(target, seen):
     lone = [
         site.name
         for site in target.layout.latent
-        if site.tag.group not in idle and site.tag.kind == "parameter" and site.stop > site.start
+        if site.tag.group not in idle
+        and site.tag.kind == "parameter"
+        and site.stop > site.start
         and not np.any(np.abs(slopes[:, site.start : site.stop]) > 1e-10)
     ]
     return [f"the likelihood does not depend on {name}: its posterior is its prior" for name in idle + lone]
@@ -150,7 +156,9 @@ def _influence(target, seen):
 def _no_start(target, seen):
     """A table of which term fails at how many prior draws."""
     total = len(seen["density"])
-    lines = [f"none of {total} prior draws has a finite density with a finite gradient, so no chain can start:"]
+    lines = [
+        f"none of {total} prior draws has a finite density with a finite gradient, so no chain can start:"
+    ]
     reasons = reasons_in_words(seen["explained"]["reasons"])
     lines += [f"  {count} of {total}: {reason}" for reason, count in reasons.items()]
     for name, finite in seen["explained"]["finite"].items():

@@ -12,8 +12,8 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from bayeshybrid.verdict import Check
 from bayeshybrid.target import Target
+from bayeshybrid.verdict import Check
 
 Claim = Literal["exact", "approximate", "modes only", "predictive only"]
 

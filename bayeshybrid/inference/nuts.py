@@ -13,7 +13,6 @@ import numpy as np
 from bayeshybrid import configuration
 from bayeshybrid.faults import ModelError
 from bayeshybrid.inference.method import Basin, Chunk, Claim, Method, Result, register
-from bayeshybrid.verdict import Check
 from bayeshybrid.survey import slopes
 from bayeshybrid.target import Target
 
@@ -91,7 +90,9 @@ class NUTS(Method):
         if self.warmup < 0:
             raise ModelError(f"NUTS(warmup={self.warmup}): it cannot be negative")
         if not 0 < self.target_acceptance < 1:
-            raise ModelError(f"NUTS(target_acceptance={self.target_acceptance}): write a share between 0 and 1")
+            raise ModelError(
+                f"NUTS(target_acceptance={self.target_acceptance}): write a share between 0 and 1"
+            )
         if self.metric not in ("auto", "dense", "diagonal"):
             raise ModelError(f'NUTS(metric={self.metric!r}): write "auto", "dense" or "diagonal"')
 
@@ -101,7 +102,9 @@ class NUTS(Method):
         dense = self.metric == "dense" or (self.metric == "auto" and size <= DENSE_UP_TO)
         which = np.repeat(np.arange(len(basins)), self.chains)
         factors = [_factor(basin, size, dense) for basin in basins]
-        middles = [basins[b].members[c % len(basins[b].members)] for c, b in zip(_turns(which), which, strict=True)]
+        middles = [
+            basins[b].members[c % len(basins[b].members)] for c, b in zip(_turns(which), which, strict=True)
+        ]
         keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(len(which)))
         factor = np.stack([factors[b] for b in which])
         position, log_density, gradient = _disperse(target, np.stack(middles), factor, key)
@@ -225,7 +228,9 @@ def _mesh(chains):
     """As many local devices as divide the chains evenly."""
     devices = jax.local_devices()
     count = max(n for n in range(1, len(devices) + 1) if chains % n == 0)
-    return jax.make_mesh((count,), ("chains",), devices=devices[:count], axis_types=(jax.sharding.AxisType.Auto,))
+    return jax.make_mesh(
+        (count,), ("chains",), devices=devices[:count], axis_types=(jax.sharding.AxisType.Auto,)
+    )
 
 
 def _settled(state):
@@ -254,8 +259,14 @@ def _chunk(method, target, state, length):
     """`length` transitions of a few chains side by side."""
     turn = jax.vmap(partial(_transition, method, target))
     chains, size = state.position.shape
-    real, whole, truth = state.position.dtype, jnp.int64 if jax.config.jax_enable_x64 else jnp.int32, jnp.bool_
-    kinds = {name: dtype for dtype, names in zip((real, whole, truth), STATISTICS, strict=True) for name in names}
+    real, whole, truth = (
+        state.position.dtype,
+        jnp.int64 if jax.config.jax_enable_x64 else jnp.int32,
+        jnp.bool_,
+    )
+    kinds = {
+        name: dtype for dtype, names in zip((real, whole, truth), STATISTICS, strict=True) for name in names
+    }
     blank = {name: jnp.zeros((chains, CAPACITY), dtype) for name, dtype in kinds.items()}
     places = jnp.zeros((chains, CAPACITY, size), real)
     buffers = (places, {**blank, "failed_at": places})
@@ -369,17 +380,26 @@ def _renew(method, state):
 def _mixture(which, basins, draws, chains):
     """Which chain and draw fills each place of the answer."""
     if len(basins) == 1:
-        return (), (np.arange(len(which))[:, None] * np.ones((1, draws), int), np.arange(draws)[None].repeat(len(which), 0))
+        return (), (
+            np.arange(len(which))[:, None] * np.ones((1, draws), int),
+            np.arange(draws)[None].repeat(len(which), 0),
+        )
     masses = np.array([basin.mass for basin in basins])
     known = bool(np.all(np.isfinite(masses)))
     weights = masses / masses.sum() if known else np.full(len(basins), 1 / len(basins))
-    order = np.random.default_rng(0).permutation(np.repeat(np.arange(len(basins)), np.round(weights * draws).astype(int)))
+    order = np.random.default_rng(0).permutation(
+        np.repeat(np.arange(len(basins)), np.round(weights * draws).astype(int))
+    )
     order = np.resize(order, draws)
     chain = np.stack([order * chains + c for c in range(chains)])
     place = np.broadcast_to(np.arange(draws), chain.shape)
     words = ", ".join(f"{weight:.3g}" for weight in weights)
     note = f"{len(basins)} basins put together with masses {words}"
-    return (note if known else f"{len(basins)} basins whose masses could not be estimated, put together in equal parts",), (chain, place)
+    return (
+        note
+        if known
+        else f"{len(basins)} basins whose masses could not be estimated, put together in equal parts",
+    ), (chain, place)
 
 
 def _take(values, pick):

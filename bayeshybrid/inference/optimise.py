@@ -21,7 +21,9 @@ Slopes = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 __all__ = ["climb"]
 
 
-def climb(slopes: Slopes, starts: np.ndarray, said: Callable[[int], None] = lambda done: None) -> tuple[np.ndarray, np.ndarray]:
+def climb(
+    slopes: Slopes, starts: np.ndarray, said: Callable[[int], None] = lambda done: None
+) -> tuple[np.ndarray, np.ndarray]:
     """Maximise from every start: Adam to leave flat and broken regions, then L-BFGS to the top.
 
     **Arguments:**
@@ -61,7 +63,11 @@ def _adam(down, points):
         values, gradients = down(points)
         failed = ~np.isfinite(values)
         better = values < best_value
-        best[better], best_value[better], best_gradient[better] = points[better], values[better], gradients[better]
+        best[better], best_value[better], best_gradient[better] = (
+            points[better],
+            values[better],
+            gradients[better],
+        )
         length = np.linalg.norm(gradients, axis=1, keepdims=True)
         clipped = gradients * np.minimum(1.0, 10.0 / np.maximum(length, 1e-300))
         first = np.where(failed[:, None], first, 0.9 * first + 0.1 * clipped)
@@ -90,12 +96,17 @@ def _lbfgs(down, points, values, gradients):
             taken = active & (trial_values <= values + ENOUGH_DECREASE * step * slope)
             gain = np.where(taken, values - trial_values, 0.0)
         little = gain <= 1e-9 * np.maximum(1.0, np.abs(values))
-        stalled = np.where(active & little & (taken | (step < 1e-8)), stalled + 1, np.where(taken, 0, stalled))
+        stalled = np.where(
+            active & little & (taken | (step < 1e-8)), stalled + 1, np.where(taken, 0, stalled)
+        )
         move = np.where(taken[:, None], trial - points, 0.0)
         change = np.where(taken[:, None], trial_gradients - gradients, 0.0)
         sound = np.sum(move * change, axis=1, keepdims=True) > 1e-12
         if taken.any():
-            moves, changes = [*moves, np.where(sound, move, 0.0)][-MEMORY:], [*changes, np.where(sound, change, 0.0)][-MEMORY:]
+            moves, changes = (
+                [*moves, np.where(sound, move, 0.0)][-MEMORY:],
+                [*changes, np.where(sound, change, 0.0)][-MEMORY:],
+            )
         points = np.where(taken[:, None], trial, points)
         values = np.where(taken, trial_values, values)
         gradients = np.where(taken[:, None], trial_gradients, gradients)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
-from functools import partial
 from typing import Any
 
 import jax
@@ -48,7 +47,9 @@ class Search:
         for basin in self.basins + self.left_out:
             kept = "kept" if any(basin is other for other in self.basins) else "left out"
             share = f"mass {basin.mass:.3g}" if np.isfinite(basin.mass) else "mass not known"
-            lines.append(f"  log density {basin.log_density:.2f}, {len(basin.members)} searches, {share}, {kept}")
+            lines.append(
+                f"  log density {basin.log_density:.2f}, {len(basin.members)} searches, {share}, {kept}"
+            )
         return "\n".join([*lines, *self.notes])
 
 
@@ -103,7 +104,8 @@ def _predict(target, ends):
         return ends, np.ones_like(ends)
     told = ask(target, ends, ["mean", "variance"])
     mean, variance = (
-        np.concatenate([x.reshape(len(ends), -1) for x in told[which].values()], axis=1) for which in ("mean", "variance")
+        np.concatenate([x.reshape(len(ends), -1) for x in told[which].values()], axis=1)
+        for which in ("mean", "variance")
     )
     return np.nan_to_num(mean), np.sqrt(np.nan_to_num(variance, nan=1.0)) + 1e-12
 
@@ -154,7 +156,10 @@ def _with_masses(target, basins, key):
     if len(near) > 1:
         estimated = _importance_masses(target, near, rough[rough > NEGLIGIBLE**2], key)
         masses |= {id(b): pair for b, pair in zip(near, estimated, strict=True)}
-    return [replace(b, mass=masses[id(b)][0], mass_error=masses[id(b)][1]) if id(b) in masses else b for b in basins]
+    return [
+        replace(b, mass=masses[id(b)][0], mass_error=masses[id(b)][1]) if id(b) in masses else b
+        for b in basins
+    ]
 
 
 def _importance_masses(target, basins, rough, key, freedom=5.0):
@@ -174,7 +179,9 @@ def _importance_masses(target, basins, rough, key, freedom=5.0):
     weights = np.where(finite, np.exp(log_weights - log_weights[finite].max()), 0.0)
     weights = weights / weights.sum()
     shares = [float(weights[owner == b].sum()) for b in range(len(basins))]
-    errors = [float(np.sqrt(np.sum(weights**2 * ((owner == b) - share) ** 2))) for b, share in enumerate(shares)]
+    errors = [
+        float(np.sqrt(np.sum(weights**2 * ((owner == b) - share) ** 2))) for b, share in enumerate(shares)
+    ]
     return list(zip(shares, errors, strict=True))
 
 
@@ -185,7 +192,10 @@ def _importance_weights(target, basins, rough, key, freedom):
     z = rng.standard_normal((PROPOSALS, size)) * np.sqrt(freedom / rng.chisquare(freedom, PROPOSALS))[:, None]
     points = np.stack([basins[b].mode + basins[b].factor @ row for b, row in zip(drawn, z, strict=True)])
     parts = np.stack(
-        [np.log(share) + _log_student(points, basin, freedom) for basin, share in zip(basins, rough, strict=True)]
+        [
+            np.log(share) + _log_student(points, basin, freedom)
+            for basin, share in zip(basins, rough, strict=True)
+        ]
     )
     proposal = np.logaddexp.reduce(parts, axis=0)
     values = slopes(target, points)[0]

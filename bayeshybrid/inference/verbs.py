@@ -88,12 +88,22 @@ def infer(
         target, scaled = scale_networks(target, scout_key)
         progress.update(1, "prior draws")
         scouts = scout(target, scout_key, starts)
-        progress.finish(f"{100 * scouts.share_failed:.0f} % of prior draws failed" if scouts.share_failed else "")
+        progress.finish(
+            f"{100 * scouts.share_failed:.0f} % of prior draws failed" if scouts.share_failed else ""
+        )
         search = find_basins(target, at_initial_values(target, scouts.points), search_key, progress)
         searched = time.monotonic()
         run = drive(chosen, target, search.basins, run_key, progress, time_limit)
         result = chosen.finish(target, run.state, run.chunks, search.basins)
-        remarks = (*words, *target.notes, *scaled, *configuration.notes(), *scouts.remarks, *search.notes, *result.notes)
+        remarks = (
+            *words,
+            *target.notes,
+            *scaled,
+            *configuration.notes(),
+            *scouts.remarks,
+            *search.notes,
+            *result.notes,
+        )
         samples = _constrained(target, result.draws)
         verdict = _verdict(target, chosen, run, result, search, remarks)
         seconds = {"search": searched - began, "sampling": run.seconds, "total": time.monotonic() - began}
@@ -143,17 +153,25 @@ def simulate(
 
 def _refuse_improper(target, key):
     if not bool(target.draw_prior(key)[1]):
-        raise ModelError("a prior of this model is improper and cannot be drawn from: give it a proper one to simulate")
+        raise ModelError(
+            "a prior of this model is improper and cannot be drawn from: give it a proper one to simulate"
+        )
 
 
 def _choose(method):
     """The method to run, and what to say about the choice."""
     if method is None:
-        return NUTS(), (f"no method was named, so {NUTS()!r} was used: exact for smooth posteriors of any shape",)
+        return NUTS(), (
+            f"no method was named, so {NUTS()!r} was used: exact for smooth posteriors of any shape",
+        )
     if isinstance(method, type) and issubclass(method, Method):
-        raise ModelError(f"method={method.__name__}: write {method.__name__}(), with its settings in the brackets")
+        raise ModelError(
+            f"method={method.__name__}: write {method.__name__}(), with its settings in the brackets"
+        )
     if not isinstance(method, Method):
-        raise ModelError(f"method={method!r} is not a method: write one of {', '.join(f'{m}()' for m in METHODS)}")
+        raise ModelError(
+            f"method={method!r} is not a method: write one of {', '.join(f'{m}()' for m in METHODS)}"
+        )
     return method, ()
 
 
@@ -175,11 +193,15 @@ def _verdict(target, method, run, result, search, remarks):
         if functions:
             checks += convergence_checks(functions, (FUNCTIONS, FORECASTS))
     failed = result.statistics.get("failed", np.zeros(1))
-    checks.append(failure_check(run.failures, int(np.sum(failed)), np.size(failed), _furthest(target, run, result)))
+    checks.append(
+        failure_check(run.failures, int(np.sum(failed)), np.size(failed), _furthest(target, run, result))
+    )
     checks += basin_checks(search.basins, search.left_out, np.concatenate(result.raw))
     checks += result.checks
     if run.ended != "finished":
-        checks.append(Check("run", "pass with remarks", place=run.ended, remedy="run it again with more time"))
+        checks.append(
+            Check("run", "pass with remarks", place=run.ended, remedy="run it again with more time")
+        )
     told = tuple(remark for remark in remarks if remark not in target.notes)
     unchecked = ("the solver's tolerance against the posterior's width", "evidence")
     return Verdict(tuple(checks), tuple(claims), told, unchecked, _blind(target))

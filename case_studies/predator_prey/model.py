@@ -7,12 +7,17 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
+import numpyro
 import numpyro.distributions as dist
 
 import bayeshybrid as bh
 
 SPECIES = ("hare", "lynx")
 FIRST_YEAR = 1900.0
+
+# Where the populations lie, for the inputs of the networks: from the record's own magnitude, by eye.
+TYPICAL_PELTS, SPREAD_PELTS = (30.0, 20.0), (20.0, 15.0)
+TYPICAL_LOG, SPREAD_LOG = (3.3, 2.7), (0.7, 0.8)
 
 
 def read_pelts(until: float = np.inf) -> dict[str, np.ndarray]:
@@ -50,13 +55,11 @@ def _start_and_noise():
 def lotka_volterra(t, y, rates):
     """Hares breed and are eaten; lynx starve and grow by what they eat."""
     hare, lynx = y
-    return jnp.stack(
-        [(rates.birth - rates.eaten * lynx) * hare, (rates.growth * hare - rates.death) * lynx]
-    )
+    return jnp.stack([(rates.birth - rates.eaten * lynx) * hare, (rates.growth * hare - rates.death) * lynx])
 
 
-def _observe(path, noise, pelts):
-    bh.observe("pelts", dist.LogNormal(jnp.log(path.ys), noise), obs=pelts, unit="kpelt", labels=SPECIES)
+def _observe(log_path, noise, pelts):
+    bh.observe("pelts", dist.LogNormal(log_path, noise), obs=pelts, unit="kpelt", labels=SPECIES)
 
 
 def equation(times, pelts=None):
@@ -65,4 +68,69 @@ def equation(times, pelts=None):
     path = bh.solve_ode(
         "path", lotka_volterra, start, times, t0=FIRST_YEAR, args=rates, labels=SPECIES, unit="kpelt"
     )
-    _observe(path, noise, pelts)
+    _observe(jnp.log(path.ys), noise, pelts)
+
+
+def lotka_volterra_and_missing(t, y, args):
+    """The equation and what it leaves out, which fades where nothing lives, so that no population turns negative."""
+    rates, missing = args
+    return lotka_volterra(t, y, rates) + missing(y) * y / (y + 1.0)
+
+
+def hybrid(times, pelts=None):
+    """Lotka-Volterra plus a small network of the state: what the equation leaves out."""
+    rates, start, noise = _published_priors()
+    missing = bh.network(
+        "missing",
+        bh.MLP(2, 2, width=8),
+        scale=2.0,
+        unit="kpelt/yr",
+        center=TYPICAL_PELTS,
+        spread=SPREAD_PELTS,
+        initial="zero",
+    )
+    path = bh.solve_ode(
+        "path",
+        lotka_volterra_and_missing,
+        start,
+        times,
+        t0=FIRST_YEAR,
+        args=(rates, missing),
+        labels=SPECIES,
+        unit="kpelt",
+    )
+    _observe(jnp.log(path.ys), noise, pelts)
+
+
+def rates_from_network(t, log_y, rates):
+    """Each population grows or falls at a rate that the network reads off the state."""
+    return rates(log_y)
+
+
+def network_only(times, pelts=None):
+    """A neural ODE: a network of the log state gives both rates, at most threefold a year up or down on log scale."""
+    start, noise = _start_and_noise()
+    rates = bh.network(
+        "rates",
+        bh.MLP(2, 2, width=8),
+        scale=1.0,
+        unit="1/yr",
+        center=TYPICAL_LOG,
+        spread=SPREAD_LOG,
+        bounds=(-3.0, 3.0),
+    )
+    log_path = bh.solve_ode(
+        "log_path",
+        rates_from_network,
+        jnp.log(start),
+        times,
+        t0=FIRST_YEAR,
+        args=rates,
+        labels=SPECIES,
+        unit="log kpelt",
+    )
+    numpyro.deterministic("path", jnp.exp(log_path.ys))
+    _observe(log_path.ys, noise, pelts)
+
+
+MODELS = {"equation": equation, "hybrid": hybrid, "network": network_only}
