@@ -130,7 +130,8 @@ class NUTS(Method):
         done = int(state.iteration[0])
         marks = [*self._renewals(), self.warmup, self.warmup + self.draws]
         length = min(length, CAPACITY, min(mark - done for mark in marks if mark > done))
-        state, draws, statistics = _program(self, len(state.iteration))(target, state, jnp.asarray(length))
+        program = _program(self.target_acceptance, self.max_doublings, len(state.iteration))
+        state, draws, statistics = program(target, state, jnp.asarray(length), jnp.asarray(self.warmup))
         if int(state.iteration[0]) in self._renewals():
             state = _settled(_renew(self, jax.tree.map(np.asarray, state)))
         kept = jax.tree.map(lambda x: np.asarray(x)[:, :length], (draws, statistics))
@@ -240,24 +241,23 @@ def _settled(state):
 
 
 @lru_cache(maxsize=32)
-def _program(method, chains):
-    """One executable for warm-up, sampling and every chunk, the chains spread over the local devices."""
+def _program(target_acceptance, max_doublings, chains):
+    """One executable for every chunk of every length of run, the chains spread over the local devices."""
     mesh = _mesh(chains)
     spread = jax.sharding.PartitionSpec("chains")
     everywhere = jax.sharding.PartitionSpec()
 
-    def chunk(target, state, length):
-        return _chunk(method, target, state, length)
+    def chunk(target, state, length, warmup):
+        turn = partial(_transition, target_acceptance, max_doublings, target, warmup)
+        return _chunk(turn, state, length)
 
-    mapped = jax.shard_map(
-        chunk, mesh=mesh, in_specs=(everywhere, spread, everywhere), out_specs=spread, check_vma=False
-    )
+    places = (everywhere, spread, everywhere, everywhere)
+    mapped = jax.shard_map(chunk, mesh=mesh, in_specs=places, out_specs=spread, check_vma=False)
     return jax.jit(mapped, compiler_options=configuration.compile_options())
 
 
-def _chunk(method, target, state, length):
+def _chunk(turn, state, length):
     """`length` transitions of a few chains side by side."""
-    turn = jax.vmap(partial(_transition, method, target))
     chains, size = state.position.shape
     real, whole, truth = (
         state.position.dtype,
@@ -273,14 +273,14 @@ def _chunk(method, target, state, length):
 
     def body(i, carry):
         state, buffers = carry
-        state, seen = turn(state)
+        state, seen = jax.vmap(turn)(state)
         return state, jax.tree.map(lambda b, x: b.at[:, i].set(x.astype(b.dtype)), buffers, seen)
 
     state, (draws, statistics) = jax.lax.fori_loop(0, length, body, (state, buffers))
     return state, draws, statistics
 
 
-def _transition(method, target, state):
+def _transition(target_acceptance, max_doublings, target, warmup, state):
     """One trajectory of one chain; during warm-up also one step of the adaptation."""
     from blackjax.mcmc import nuts
     from blackjax.mcmc.hmc import HMCState
@@ -288,15 +288,15 @@ def _transition(method, target, state):
     def log_density(z):
         return target.log_density(_apply(state.factor, z))
 
-    _, update = _dual_averaging(method.target_acceptance)
-    warming = state.iteration < method.warmup
+    _, update = _dual_averaging(target_acceptance)
+    warming = state.iteration < warmup
     log_step = jnp.where(warming, state.adaptation.log_step_size, state.adaptation.log_step_size_avg)
     start = HMCState(
         _whiten(state.factor, state.position), state.log_density, _pull_back(state.factor, state.gradient)
     )
     key, step_key = jax.random.split(jax.random.wrap_key_data(state.key))
     end, info = nuts.build_kernel()(
-        step_key, start, log_density, jnp.exp(log_step), jnp.ones_like(state.position), method.max_doublings
+        step_key, start, log_density, jnp.exp(log_step), jnp.ones_like(state.position), max_doublings
     )
     position = _apply(state.factor, end.position)
     adaptation = update(state.adaptation, info.acceptance_rate)
