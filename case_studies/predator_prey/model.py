@@ -47,7 +47,9 @@ def _published_priors():
 
 
 def _start_and_noise():
-    start = bh.parameter("start", dist.LogNormal(jnp.log(10.0), 1.0), shape=(2,), unit="kpelt", labels=SPECIES)
+    start = bh.parameter(
+        "start", dist.LogNormal(jnp.log(10.0), 1.0), shape=(2,), unit="kpelt", labels=SPECIES
+    )
     noise = bh.parameter("noise", dist.LogNormal(-1.0, 1.0), shape=(2,), unit="1", labels=SPECIES)
     return start, noise
 
