@@ -327,7 +327,7 @@ def _spread_over(marks: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 def _outside_message(
     name: str, values: np.ndarray, outside: np.ndarray, support: Any, unit: str | None
 ) -> str:
-    text = _described(support)
+    text = support_in_words(support)
     what = "zero or negative, but " if text == "positive" else ""
     mend = (
         "A zero is often a value below the detection limit: give the limit and left=..., declare the cell "
@@ -343,7 +343,14 @@ def _outside_message(
     )
 
 
-def _described(support: Any) -> str:
+def support_in_words(support: Any) -> str:
+    """What a numpyro constraint allows, in words; its kind alone where its ends are not known yet.
+
+    ```python
+    from bayeshybrid.data import support_in_words
+    assert support_in_words(dist.LogNormal().support) == "positive"
+    ```
+    """
     if isinstance(support, str):
         return {"Positive": "positive"}.get(support, support)
     while hasattr(support, "base_constraint"):

@@ -23,9 +23,9 @@ def as_key(key: Any) -> Any:
     """
     if isinstance(key, int | np.integer) and not isinstance(key, bool):
         return jax.random.key(int(key))
-    dtype = getattr(key, "dtype", None)
-    if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key) and key.shape == ():
-        return key
-    if dtype == jnp.uint32 and getattr(key, "shape", None) == (2,):
-        return jax.random.wrap_key_data(key)
+    if isinstance(key, jax.Array | np.ndarray):
+        if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ():
+            return key
+        if key.dtype == jnp.uint32 and key.shape == (2,):
+            return jax.random.wrap_key_data(jnp.asarray(key))
     raise ModelError(f"key={key!r}: write an integer, such as key=0, or jax.random.key(0)")

@@ -16,7 +16,8 @@ import numpy as np
 from numpyro.distributions import biject_to
 
 from bayeshybrid import sites
-from bayeshybrid.faults import ModelError
+from bayeshybrid.data import support_in_words
+from bayeshybrid.faults import DataError, ModelError
 from bayeshybrid.tracing import JACOBIAN, Run, abstract, line_of, run
 
 __all__ = ["Fixed", "Latent", "Layout", "Observed", "Solve", "latent_sites", "read_layout", "split_arguments"]
@@ -46,11 +47,12 @@ class Latent:
 
 @dataclass(frozen=True)
 class Observed:
-    """One observed site: observed with the data, drawn without them."""
+    """One observed site, with what its distribution can give, in words."""
 
     name: str
     shape: tuple[int, ...]
     tag: sites.Tag
+    support: str
 
 
 @dataclass(frozen=True)
@@ -77,13 +79,15 @@ class Layout:
     """Everything static about a model with data of given shapes.
 
     - `latent`: the unknowns, ordered by group; `size` numbers in all.
-    - `observed`: the observations; `soft`: sites observed with and without data, and factors.
+    - `observed`: the observations: observed with the data, drawn without them.
+    - `soft`: sites observed with and without data, and factors; `pinned`: those of them that are sites.
     - `observation_arguments`: the arguments of the model that carry observations.
     - `asking`: networks that take the magnitude of their inputs from the data.
     """
 
     latent: tuple[Latent, ...]
     observed: tuple[Observed, ...]
+    pinned: tuple[Observed, ...]
     soft: tuple[str, ...]
     solves: tuple[Solve, ...]
     deterministic: tuple[Deterministic, ...]
@@ -208,13 +212,14 @@ def read_layout(model: Callable[..., Any], arrays: Mapping[str, Any], fixed: Map
     if arguments:
         bare = seen(arguments)
         observed = tuple(name for name in full["observed"] if name in bare["latent"])
-        soft = tuple(name for name in full["observed"] if name not in observed) + full["factors"]
     else:
-        observed, soft = tuple(full["observed"]), full["factors"]
+        observed = tuple(full["observed"])
+    pinned = tuple(name for name in full["observed"] if name not in observed)
     return Layout(
         latent=_in_order(full["latent"].values()),
         observed=tuple(full["observed"][name] for name in observed),
-        soft=soft,
+        pinned=tuple(full["observed"][name] for name in pinned),
+        soft=pinned + full["factors"],
         solves=full["solves"],
         deterministic=full["deterministic"],
         networks=full["networks"],
@@ -259,8 +264,7 @@ def _describe(found):
         elif type(site["fn"]).__name__ == "Unit":
             described["factors"] += (name,) if name not in map(JACOBIAN.format, found.sites) else ()
         elif site["is_observed"]:
-            tag = sites.read(site) or sites.Tag(name, kind="observation")
-            described["observed"][name] = Observed(name, jnp.shape(site["value"]), tag)
+            described["observed"][name] = _observed(name, site)
         else:
             described["latent"][name] = _latent(name, site, renamed)
     described["solves"] = tuple(
@@ -270,6 +274,19 @@ def _describe(found):
     described["networks"] = tuple(found.networks)
     described["asking"] = tuple(found.asking.items())
     return described
+
+
+def _observed(name, site):
+    """What an observed site is; data and distribution that enlarge each other are refused."""
+    given, stated = jnp.shape(site["value"]), site["fn"].shape()
+    joint = jnp.broadcast_shapes(given, stated)
+    if joint not in (given, stated):
+        raise DataError(
+            f"the observed site {name!r}: the data have shape {given}, the distribution {stated}. Broadcasting would "
+            f"compare every value with every other, {joint} in all: give both the same shape"
+        )
+    tag = sites.read(site) or sites.Tag(name, kind="observation")
+    return Observed(name, given, tag, support_in_words(site["fn"].support))
 
 
 def _latent(name, site, renamed):

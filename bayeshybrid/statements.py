@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, PyTree
 from numpyro.primitives import apply_stack
 
@@ -141,7 +142,7 @@ def _check_shapes(name, y0, times, start, axes, labels):
         raise ModelError(f"solve_ode({name!r}): times has shape {times.shape}, expected (times,){hint}")
     if start.ndim > (axes is not None):
         raise ModelError(f"solve_ode({name!r}): t0 has shape {start.shape}, expected one time{hint}")
-    states = y0.size // (y0.shape[axes[0]] if mapped_y0 else 1)
+    states = y0.size // (y0.shape[axes[0]] if axes and mapped_y0 else 1)
     if labels and len(labels) != states:
         raise ModelError(f"solve_ode({name!r}): {len(labels)} labels {tuple(labels)} for {states} states")
 
@@ -171,7 +172,7 @@ def _unheard(name, solution, finite):
     Traced values keep their NaN, which numpyro's own samplers reject; an eager call cannot (numpyro's
     validation raises) and warns instead.
     """
-    if isinstance(solution.ok, jax.core.Tracer):
+    if isinstance(solution.ok, Tracer):
         return solution
     if not bool(jnp.all(solution.ok)):
         reasons = sorted({ode.describe(int(code)) for code in np.ravel(solution.reason) if code})

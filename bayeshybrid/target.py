@@ -6,6 +6,7 @@ its leaves, so that one compiled program serves every data set of the same shape
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -104,7 +105,7 @@ class Target(eqx.Module):
         found = self.run_at(q)
         return {site.name: log_prob(found.sites[site.name]) for site in self.layout.observed}
 
-    def explain(self, q: Float[Array, " size"]) -> dict[str, dict[str, Array]]:
+    def explain(self, q: Float[Array, " size"]) -> dict[str, dict[str, Any]]:
         """Why `q` has the density that it has: for points known to have failed, never inside a sampler.
 
         **Returns:** by solve `reasons` and `steps` (per unit where mapped), `start` (whether the field is finite at
@@ -114,9 +115,10 @@ class Target(eqx.Module):
         """
         return self.explanation(self.run_at(q))
 
-    def explanation(self, found: Run) -> dict[str, dict[str, Array]]:
+    def explanation(self, found: Run) -> dict[str, dict[str, Any]]:
         """What `explain` tells, read off a run that was made."""
-        observed = {site.name: found.sites[site.name] for site in self.layout.observed}
+        fixed = (*self.layout.observed, *self.layout.pinned)
+        observed = {site.name: found.sites[site.name] for site in fixed}
         return {
             "reasons": {name: m["value"].reason for name, m in found.solutions.items()},
             "steps": {name: m["value"].steps for name, m in found.solutions.items()},
@@ -127,7 +129,7 @@ class Target(eqx.Module):
                 if site["type"] == "sample"
             },
             "initial": {
-                name: {"y0": m["y0"], "t0": m["start"], "slope": m["derivative"]()}
+                name: {"y0": m["y0"], "t0": m["start"], "times": m["times"], "slope": m["derivative"]()}
                 for name, m in found.solutions.items()
             },
             "data": {name: site["value"] for name, site in observed.items()},
@@ -297,7 +299,9 @@ def log_prob(site: Any) -> Array:
     """Elementwise log probability of the value of a site, without its scale."""
     if site.get("intermediates"):
         return site["fn"].log_prob(site["value"], site["intermediates"])
-    return site["fn"].log_prob(site["value"])
+    with warnings.catch_warnings():  # numpyro warns of values outside the support; the gates say it with a name
+        warnings.filterwarnings("ignore", "Out-of-support values", UserWarning)
+        return site["fn"].log_prob(site["value"])
 
 
 def _unwrapped(distribution):

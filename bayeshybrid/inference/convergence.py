@@ -188,7 +188,7 @@ def reasons_in_words(codes: Mapping[str, np.ndarray]) -> dict[str, int]:
     counts: dict[str, int] = {}
     some = np.zeros(len(next(iter(codes.values()))), dtype=bool) if codes else np.zeros(0, dtype=bool)
     for solve, reasons in codes.items():
-        worst_reason = reasons.reshape(len(reasons), -1).max(axis=1)
+        worst_reason = reasons.reshape(len(reasons), int(np.prod(reasons.shape[1:]))).max(axis=1, initial=0)
         for code in np.unique(worst_reason[(worst_reason > 0) & ~some]):
             label = f"{solve}: {describe(int(code)).split(':')[0]}"
             counts[label] = counts.get(label, 0) + int(np.sum((worst_reason == code) & ~some))

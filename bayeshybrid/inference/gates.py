@@ -53,6 +53,7 @@ def scout(target: Target, key: Any, wanted: int) -> Scouts:
     if not target.layout.latent:
         raise ModelError("the model has no unknowns: nothing can be inferred. Give bh.parameter a prior")
     points, tables, proper = [], [], True
+    remarks: list[str] = []
     for attempt in range(MOST_ROUNDS):
         q, is_proper = draw_prior(target, jax.random.fold_in(key, attempt), SCOUTS)
         seen = _evaluate(target, q)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -259,11 +259,7 @@ def _program(target_acceptance, max_doublings, chains):
 def _chunk(turn, state, length):
     """`length` transitions of a few chains side by side."""
     chains, size = state.position.shape
-    real, whole, truth = (
-        state.position.dtype,
-        jnp.int64 if jax.config.jax_enable_x64 else jnp.int32,
-        jnp.bool_,
-    )
+    real, whole, truth = state.position.dtype, jnp.zeros((), int).dtype, jnp.bool_
     kinds = {
         name: dtype for dtype, names in zip((real, whole, truth), STATISTICS, strict=True) for name in names
     }
@@ -296,7 +292,7 @@ def _transition(target_acceptance, max_doublings, target, warmup, state):
     )
     key, step_key = jax.random.split(jax.random.wrap_key_data(state.key))
     end, info = nuts.build_kernel()(
-        step_key, start, log_density, jnp.exp(log_step), jnp.ones_like(state.position), max_doublings
+        step_key, start, log_density, cast(float, jnp.exp(log_step)), jnp.ones_like(state.position), max_doublings
     )
     position = _apply(state.factor, end.position)
     adaptation = update(state.adaptation, info.acceptance_rate)

@@ -19,6 +19,7 @@ from jax.custom_derivatives import SymbolicZero
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from bayeshybrid.faults import ModelError
 from bayeshybrid.science.stepping import Problem, Reason, describe, integrate
 
 Field = Callable[[Any, Any, Any], Any]
@@ -61,11 +62,11 @@ def _check_tolerances(rtol: Any, atol: Any, dtype: Any) -> None:
         return
     rtol, atol = float(rtol), float(atol)
     if not (0 <= rtol < np.inf and 0 <= atol < np.inf and rtol + atol > 0):
-        raise ValueError(f"rtol={rtol:g}, atol={atol:g}: write two finite numbers of which one is positive")
+        raise ModelError(f"rtol={rtol:g}, atol={atol:g}: write two finite numbers of which one is positive")
     least = ROUNDINGS_IN_TOLERANCE * float(jnp.finfo(dtype).eps)
     if max(rtol, atol) < least:
         mend = "use 64-bit numbers, or" if jnp.finfo(dtype).bits < 64 else "write"
-        raise ValueError(
+        raise ModelError(
             f"rtol={rtol:g}, atol={atol:g} are below what {np.dtype(dtype).name} can give: "
             f"{mend} a tolerance of at least {least:.1g}"
         )
@@ -74,13 +75,13 @@ def _check_tolerances(rtol: Any, atol: Any, dtype: Any) -> None:
 def _check_slope(slope: PyTree, y0: Array, labels: tuple[str, ...]) -> None:
     state = f"state is {y0.shape}" + (": " + ", ".join(labels) if labels else "")
     if not hasattr(slope, "shape"):
-        raise ValueError(
+        raise ModelError(
             f"field returned {_kind(slope)}, {state}; write `return jnp.stack([...])` in the state's order"
         )
     if slope.shape != y0.shape:
-        raise ValueError(f"field returned {slope.shape}, {state}")
+        raise ModelError(f"field returned {slope.shape}, {state}")
     if not (jnp.issubdtype(slope.dtype, jnp.floating) or jnp.issubdtype(slope.dtype, jnp.integer)):
-        raise ValueError(f"field returned {slope.dtype} numbers, {state} of {y0.dtype}")
+        raise ModelError(f"field returned {slope.dtype} numbers, {state} of {y0.dtype}")
 
 
 def _kind(slope: PyTree) -> str:
@@ -242,7 +243,7 @@ def solve(
 
     **Returns:** a `Solution`. It never raises under `jax.jit`; see `Reason` for how a solve can fail.
 
-    **Raises:** `ValueError` at trace time where the field does not return the state's shape, where shapes
+    **Raises:** `ModelError` at trace time where the field does not return the state's shape, where shapes
     of `y0`, `times` or `t0` are impossible, or a tolerance is below what the precision can give.
 
     Tsitouras (2011), doi:10.1016/j.camwa.2011.06.002, by way of diffrax (Kidger 2022, arXiv:2202.02435).
@@ -282,11 +283,11 @@ def _state_and_times(y0: Any, times: Any, t0: Any) -> tuple[Array, Array, Array]
     """The three as arrays of one floating dtype, the widest among them: years need the digits of times."""
     y0, times, t0 = jnp.asarray(y0), jnp.asarray(times), jnp.asarray(t0)
     if y0.ndim > 1 or y0.size == 0:
-        raise ValueError(f"y0 has shape {y0.shape}; write a vector (n,) or a single number, n at least 1")
+        raise ModelError(f"y0 has shape {y0.shape}; write a vector (n,) or a single number, n at least 1")
     if times.ndim != 1:
-        raise ValueError(f"times has shape {times.shape}; write a vector (times,)")
+        raise ModelError(f"times has shape {times.shape}; write a vector (times,)")
     if t0.ndim != 0:
-        raise ValueError(f"t0 has shape {t0.shape}; write one number, or map over it")
+        raise ModelError(f"t0 has shape {t0.shape}; write one number, or map over it")
     with jax.numpy_dtype_promotion("standard"):
         dtype = jnp.result_type(y0, times, t0)
     if not jnp.issubdtype(dtype, jnp.floating):

@@ -26,7 +26,8 @@ class Reason(IntEnum):
     `LEFT_DOMAIN` is for callers that bound the state; `solve` itself has no bounds to leave.
 
     ```python
-    from bayeshybrid.science import ode
+    from bayeshybrid.faults import ModelError
+from bayeshybrid.science import ode
 
     assert ode.Reason.SOLVED == 0
     ```
@@ -98,7 +99,7 @@ class _Watched(diffrax.AbstractAdaptiveStepSizeController):
 
     def adapt_step_size(self, t0, t1, y0, y1_candidate, args, y_error, error_order, controller_state):
         if y_error is None:
-            raise ValueError(
+            raise ModelError(
                 "the solver gives no estimate of its error: write diffrax.Tsit5() or diffrax.Kvaerno5()"
             )
         state, cause = controller_state
