@@ -16,13 +16,15 @@ import numpy as np
 from bayeshybrid.data import check_observation
 from bayeshybrid.faults import ModelError, StartError
 from bayeshybrid.inference.convergence import reasons_in_words
+from bayeshybrid.science.ode import Reason
 from bayeshybrid.survey import ask, draw_prior, slopes
 from bayeshybrid.target import Target
 
 SCOUTS = 100
 INFLUENCE_DRAWS = 20
 MOST_ROUNDS = 5
-EXPLAINED = ("reasons", "start", "initial", "finite", "data", "kinds", "support")
+EXPLAINED = ("values", "reasons", "start", "initial", "finite", "data", "kinds", "support")
+SHOWN = 5
 
 __all__ = ["Scouts", "scale_networks", "scout"]
 
@@ -58,7 +60,7 @@ def scout(target: Target, key: Any, wanted: int) -> Scouts:
         q, is_proper = draw_prior(target, jax.random.fold_in(key, attempt), SCOUTS)
         seen = _evaluate(target, q)
         if attempt == 0:
-            remarks = _check_data(target, jax.tree.map(lambda x: x[0], seen["explained"]))
+            remarks = _check_data(target, seen["explained"])
             _check_starts(target, seen["explained"])
         tables.append(seen)
         proper &= is_proper
@@ -83,42 +85,66 @@ def _evaluate(target, q):
 
 
 def _check_data(target, explained):
-    """The gate for every observed site."""
+    """The gate for every observed site; a support that moves with the unknowns must hold the data at some draw."""
     remarks: list[str] = []
-    for site in target.layout.observed:
-        values = np.asarray(explained["data"][site.name])
-        remarks += check_observation(
-            site.name,
-            values,
-            explained["kinds"][site.name],
-            explained["support"][site.name],
-            "the support of its distribution",
-            site.tag.unit,
-        )
+    observed = target.layout.observed
+    for site in (*observed, *target.layout.pinned):
+        values, kinds = (np.asarray(explained[what][site.name][0]) for what in ("data", "kinds"))
+        possible = np.any(explained["support"][site.name], axis=0)
+        odd = check_observation(site.name, values, kinds, possible, site.support, site.tag.unit)
+        remarks += odd if site in observed else []
+    if not observed:
+        remarks.append("the data observe nothing in this model: these are draws from its prior")
     return remarks
 
 
 def _check_starts(target, explained):
     for solve, reasons in explained["reasons"].items():
-        if np.any(reasons == 6):
+        if np.all(np.any(reasons.reshape(len(reasons), -1) == Reason.BEFORE_START, axis=1)):
             raise ModelError(
-                f"solve_ode({solve!r}): some times lie before t0, the time that the initial state belongs to: give "
-                "an earlier t0, or leave those times out"
+                f"solve_ode({solve!r}): {_early(explained['initial'][solve])} before t0, the time that the initial "
+                "state belongs to: give an earlier t0, or leave those times out"
             )
     for solve, sound in explained["start"].items():
         if not np.any(sound):
             raise ModelError(
-                f"solve_ode({solve!r}): the field is NaN or infinite at the start for all of {len(sound)} prior draws. "
-                f"{_at_start(target, explained, solve)} Look for a logarithm, root or division of something that can "
+                f"solve_ode({solve!r}): the field is NaN or infinite at the start for all of {len(sound)} "
+                f"prior draws. {_at_start(target, explained, solve, 0)} Look for a logarithm, root or division of something that can "
                 "be zero or negative there"
             )
 
 
-def _at_start(target, explained, solve):
-    """State, time and derivative of the first draw, in words."""
-    start = explained["initial"][solve]
-    state, time, slope = (np.ravel(np.asarray(start[k][0])) for k in ("y0", "t0", "slope"))
-    return f"At time {time[0]:.4g}, state {np.round(state, 4).tolist()}, the field is {np.round(slope, 4).tolist()}."
+def _early(start):
+    """The times that lie before t0, in words."""
+    times, t0 = np.ravel(start["times"][0]), np.ravel(start["t0"][0])
+    early = [f"[{i}] = {time:.6g}" for i, time in enumerate(times) if len(t0) == 1 and time < t0[0]]
+    if not early:
+        return "for some units there are times"
+    rest = f" and {len(early) - SHOWN} more" if len(early) > SHOWN else ""
+    return f"times {', '.join(early[:SHOWN])}{rest} lie before {t0[0]:.6g}, that is"
+
+
+def _at_start(target, explained, solve, draw):
+    """State, time, derivative and unknowns of one draw, in words; of the first unit where several are mapped."""
+    initial = {what: np.asarray(values[draw]) for what, values in explained["initial"][solve].items()}
+    slope = initial["slope"]
+    labels = next(s.labels for s in target.layout.solves if s.name == solve)
+    unit = next(iter(np.argwhere(~np.isfinite(slope))), np.zeros(slope.ndim, int))[:-1]
+    slope = np.ravel(slope[tuple(unit)])
+    state = np.ravel(initial["y0"])[-len(slope) :] if initial["y0"].ndim <= 1 else None
+    state = np.ravel(initial["y0"][tuple(unit)]) if state is None else state
+    names = labels or [f"y[{i}]" for i in range(len(slope))]
+    told = ", ".join(f"{name} = {value:.4g}" for name, value in zip(names, state, strict=True))
+    numbers = [
+        f"{site.name} = {float(explained['values'][site.name][draw]):.4g}"
+        for site in target.layout.latent
+        if site.tag.kind != "weight" and explained["values"][site.name][draw].size == 1
+    ]
+    where = f" with {', '.join(numbers[:SHOWN])}" if numbers else ""
+    return (
+        f"At time {np.ravel(initial['t0'])[0]:.4g}, {told}{where} the field is "
+        f"({', '.join(f'{value:.4g}' for value in slope)})."
+    )
 
 
 def _start_remarks(target, seen):
@@ -127,7 +153,8 @@ def _start_remarks(target, seen):
         if not np.all(sound):
             share = 1 - np.mean(sound)
             remarks.append(
-                f"{solve}: the field is NaN or infinite at the start for {100 * share:.0f} % of prior draws"
+                f"{solve}: the field is NaN or infinite at the start for {100 * share:.0f} % of prior draws. "
+                + _at_start(target, seen["explained"], solve, int(np.argmin(sound)))
             )
     share = np.mean(
         [np.any(r.reshape(len(r), -1) > 0, axis=1) for r in seen["explained"]["reasons"].values()] or [0.0]
@@ -165,11 +192,22 @@ def _no_start(target, seen):
     for name, finite in seen["explained"]["finite"].items():
         if not np.all(finite):
             lines.append(f"  {int(np.sum(~finite))} of {total}: the log probability of {name} is not finite")
-    steep = np.isfinite(seen["explained"]["log_likelihood"]) & ~np.isfinite(seen["density"])
+    known = [r.reshape(total, -1).max(axis=1) == 0 for r in seen["explained"]["reasons"].values()]
+    steep = np.all([np.ones(total, bool), *seen["explained"]["finite"].values(), *known], axis=0)
     if np.any(steep):
         lines.append(f"  {int(np.sum(steep))} of {total}: the density is finite but its gradient is not")
+    lines += [f"  the argument {where}" for where in _not_finite(target.arguments())]
     lines.append("Narrow the priors to values that the model can take, or raise max_steps or the tolerances.")
     return "\n".join(lines)
+
+
+def _not_finite(arguments):
+    """Arguments of the model that hold NaN or infinity, with the first cell."""
+    for name, value in arguments.items():
+        for leaf in jax.tree.leaves(value):
+            if isinstance(leaf, np.ndarray) and leaf.dtype.kind == "f" and not np.all(np.isfinite(leaf)):
+                cell = np.argwhere(~np.isfinite(leaf))[0].tolist()
+                yield f"{name} holds {leaf[tuple(cell)]} at {cell}"
 
 
 def scale_networks(target: Target, key: Any) -> tuple[Target, tuple[str, ...]]:

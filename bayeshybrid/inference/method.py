@@ -30,12 +30,13 @@ class Basin:
     - `members`: all end points that fell into it, `(n, size)`, best first.
     - `factor`: `(size, size)` lower triangular, or `(size,)`, with `factor factor'` the inverse curvature at
       the mode; `None` where the curvature is not that of a maximum.
+    - `spread`: spread of the starts in each coordinate, for a metric where there is no curvature.
     - `mass`, `mass_error`: its share of the posterior and that share's standard error; NaN where it could not
       be estimated.
 
     ```python
     from bayeshybrid.inference.method import Basin
-    basin = Basin(np.zeros(2), -1.0, np.zeros((1, 2)), np.eye(2), 1.0, 0.0)
+    basin = Basin(np.zeros(2), -1.0, np.zeros((1, 2)), np.eye(2), np.ones(2), 1.0, 0.0)
     assert basin.mass == 1.0
     ```
     """
@@ -44,6 +45,7 @@ class Basin:
     log_density: float
     members: np.ndarray
     factor: np.ndarray | None
+    spread: np.ndarray
     mass: float
     mass_error: float
 

@@ -7,6 +7,7 @@ from functools import lru_cache, partial
 from typing import Any, ClassVar, NamedTuple, cast
 
 import jax
+import jax.extend.core
 import jax.numpy as jnp
 import numpy as np
 
@@ -101,7 +102,7 @@ class NUTS(Method):
         size = target.layout.size
         dense = self.metric == "dense" or (self.metric == "auto" and size <= DENSE_UP_TO)
         which = np.repeat(np.arange(len(basins)), self.chains)
-        factors = [_factor(basin, size, dense) for basin in basins]
+        factors = [_factor(basin, dense) for basin in basins]
         middles = [
             basins[b].members[c % len(basins[b].members)] for c, b in zip(_turns(which), which, strict=True)
         ]
@@ -178,8 +179,8 @@ def _turns(which):
     return [int(np.sum(which[:i] == b)) for i, b in enumerate(which)]
 
 
-def _factor(basin, size, dense):
-    factor = np.ones(size) if basin.factor is None else np.asarray(basin.factor)
+def _factor(basin, dense):
+    factor = np.asarray(basin.spread if basin.factor is None else basin.factor)
     if dense:
         return factor if factor.ndim == 2 else np.diag(factor)
     return factor if factor.ndim == 1 else np.sqrt(np.sum(factor**2, axis=1))
@@ -251,9 +252,33 @@ def _program(target_acceptance, max_doublings, chains):
         turn = partial(_transition, target_acceptance, max_doublings, target, warmup)
         return _chunk(turn, state, length)
 
-    places = (everywhere, spread, everywhere, everywhere)
-    mapped = jax.shard_map(chunk, mesh=mesh, in_specs=places, out_specs=spread, check_vma=False)
-    return jax.jit(mapped, compiler_options=configuration.compile_options())
+    def over_devices(target, state, length, warmup):
+        run = _traced(chunk, target, _share(state, mesh.size), length, warmup)
+        places = (everywhere, spread, everywhere, everywhere)
+        mapped = jax.shard_map(run, mesh=mesh, in_specs=places, out_specs=spread, check_vma=False)
+        return mapped(target, state, length, warmup)
+
+    return jax.jit(over_devices, compiler_options=configuration.compile_options())
+
+
+def _share(state, devices):
+    """The shapes of one device's part of the state."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((x.shape[0] // devices, *x.shape[1:]), x.dtype), state)
+
+
+def _traced(function, *arguments):
+    """`function` as it is traced outside of any mesh.
+
+    Inside of one, the backward pass of a diffrax solve sees arrays that know of the mesh beside arrays that do
+    not, and equinox 0.13 refuses them ("called with different dynamic arguments").
+    """
+    program, results = jax.make_jaxpr(function, return_shape=True)(*arguments)
+
+    def run(*arguments):
+        leaves = jax.extend.core.jaxpr_as_fun(program)(*jax.tree.leaves(arguments))
+        return jax.tree.unflatten(jax.tree.structure(results), leaves)
+
+    return run
 
 
 def _chunk(turn, state, length):
@@ -292,7 +317,12 @@ def _transition(target_acceptance, max_doublings, target, warmup, state):
     )
     key, step_key = jax.random.split(jax.random.wrap_key_data(state.key))
     end, info = nuts.build_kernel()(
-        step_key, start, log_density, cast(float, jnp.exp(log_step)), jnp.ones_like(state.position), max_doublings
+        step_key,
+        start,
+        log_density,
+        cast(float, jnp.exp(log_step)),
+        jnp.ones_like(state.position),
+        max_doublings,
     )
     position = _apply(state.factor, end.position)
     adaptation = update(state.adaptation, info.acceptance_rate)

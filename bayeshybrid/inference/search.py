@@ -71,29 +71,31 @@ def find_basins(target: Target, starts: np.ndarray, key: Any, progress: Progress
     progress.update(FIRST_PHASE + SECOND_PHASE, "curvature")
     finite = np.isfinite(values)
     ends, values = ends[finite], values[finite]
-    basins = _with_curvature(target, _cluster(target, ends, values))
+    deviation = np.std(starts, axis=0)
+    spread = np.where(deviation > 0, deviation, 1.0)
+    basins = _with_curvature(target, _cluster(target, ends, values, spread))
     basins = _with_masses(target, basins, key)
-    kept, left_out, notes = _keep(basins)
+    kept, left_out, notes = _keep(basins, target.layout.size)
     progress.finish(f"{len(kept)} of {len(basins)} basins kept")
     return Search(kept, left_out, len(starts), int(np.sum(~finite)), notes)
 
 
-def _cluster(target, ends, values):
+def _cluster(target, ends, values, spread):
     """End points that predict the same and lie equally high, best first."""
-    predicted, spread = _predict(target, ends)
+    predicted, noise = _predict(target, ends)
     order = np.argsort(-values)
     groups: list[list[int]] = []
     for i in order:
         for group in groups:
             head = group[0]
-            distance = np.abs(predicted[i] - predicted[head]) / spread[head]
+            distance = np.abs(predicted[i] - predicted[head]) / noise[head]
             if np.max(distance, initial=0.0) < SAME_PREDICTION and values[head] - values[i] < SAME_HEIGHT:
                 group.append(int(i))
                 break
         else:
             groups.append([int(i)])
     return [
-        Basin(ends[group[0]], float(values[group[0]]), ends[group], None, float("nan"), float("nan"))
+        Basin(ends[group[0]], float(values[group[0]]), ends[group], None, spread, float("nan"), float("nan"))
         for group in groups
     ]
 
@@ -210,11 +212,15 @@ def _log_student(points, basin, freedom):
     return tail - np.sum(np.log(np.diag(basin.factor)))
 
 
-def _keep(basins):
+def _keep(basins, size):
     """Basins that carry mass, those left out, and a note where nothing looks like a maximum."""
     shaped = [basin for basin in basins if basin.factor is not None]
     if not shaped:
-        note = "no search ended in a maximum: chains start at the best points found, without curvature"
+        note = (
+            "no search ended in a maximum: chains start at the best points found, without curvature"
+            if size <= DENSE_UP_TO
+            else f"{size} unknowns: the curvature at the mode was not computed, and other basins were not weighed"
+        )
         if not basins:
             return (), (), ("no search found a finite density",)
         head, rest = basins[0], tuple(basins[1:])

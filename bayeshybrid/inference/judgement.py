@@ -1,0 +1,125 @@
+"""From a run to its verdict: what convergence is judged on, and every check that applies."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import numpy as np
+
+from bayeshybrid.inference.convergence import basin_checks, convergence_checks, failure_check
+from bayeshybrid.inference.driver import Run
+from bayeshybrid.inference.method import Result
+from bayeshybrid.inference.search import Search
+from bayeshybrid.survey import ask
+from bayeshybrid.target import Target
+from bayeshybrid.verdict import FORECASTS, FUNCTIONS, PARAMETERS, Check, Verdict
+
+REGION_POINTS = 64
+REGION_DRAWS = 16
+COMPONENTS = 3
+
+BLIND = (
+    "a basin that no search and no chain ever reached",
+    "a model that is wrong: that is the question of the fit, not of the computation",
+)
+
+__all__ = ["judge"]
+
+
+def judge(target: Target, run: Run, result: Result, search: Search, remarks: tuple[str, ...]) -> Verdict:
+    """The verdict on a run, claim by claim.
+
+    **Arguments:**
+
+    - `run`: what the driver saw; `result`: what the method made of it; `search`: the basins.
+    - `remarks`: what weighs on the verdict beside the checks.
+    """
+    claims = [PARAMETERS, *([FUNCTIONS] if target.layout.networks else []), FORECASTS]
+    checks: list[Check] = []
+    for raw in (raw for raw in result.raw if raw.size):
+        quantities, functions = _quantities(target, raw)
+        checks += convergence_checks(quantities, (PARAMETERS, FORECASTS) if functions else claims)
+        if functions:
+            checks += convergence_checks(functions, (FUNCTIONS, FORECASTS))
+    failed = result.statistics.get("failed", np.zeros(1))
+    checks.append(
+        failure_check(run.failures, int(np.sum(failed)), np.size(failed), _furthest(target, run, result))
+    )
+    checks += basin_checks(search.basins, search.left_out, np.concatenate(result.raw))
+    checks += result.checks
+    if run.ended != "finished":
+        checks.append(
+            Check("run", "pass with remarks", place=run.ended, remedy="run it again with more time")
+        )
+    unchecked = ("the solver's tolerance against the posterior's width", "evidence")
+    return Verdict(tuple(checks), tuple(claims), remarks, unchecked, _blind(target))
+
+
+def _blind(target):
+    symmetric = ("modes of the weights that give the same function, which are one to these checks",)
+    return BLIND + (symmetric if target.layout.networks else ())
+
+
+def _quantities(target, raw):
+    """What convergence is judged on in one basin, `(chain, draw)` each: parameters, likelihood and functions.
+
+    Weights have symmetries, so networks are judged by the leading components of their output over the region
+    that the posterior visits.
+    """
+    flat = raw.reshape(-1, raw.shape[-1])
+    weights = {site.name for site in target.layout.latent if site.tag.kind == "weight"}
+    latent = {site.name for site in target.layout.latent} - weights
+    told = ask(target, flat, ["values", "log_likelihood"])
+    values = told["values"]
+    quantities = {}
+    for name in [n for n in values if n in latent]:
+        for index in np.ndindex(values[name].shape[1:]):
+            label = name + (str(list(index)) if index else "")
+            quantities[label] = values[name][(slice(None), *index)].reshape(raw.shape[:2])
+    likelihood = told["log_likelihood"].reshape(raw.shape[:2])
+    if np.ptp(likelihood) > 0:
+        quantities["log likelihood"] = likelihood
+    functions = {
+        name: draws.reshape(raw.shape[:2]) for name, draws in _function_components(target, flat).items()
+    }
+    return quantities, functions
+
+
+def _function_components(target, flat):
+    """Leading principal components of each network's output over points that the posterior visits."""
+    if not target.layout.networks:
+        return {}
+    picked = np.linspace(0, len(flat) - 1, min(REGION_DRAWS, len(flat))).astype(int)
+    visited = jax.tree.map(np.asarray, _visit(target, flat[picked]))
+    found = {}
+    for name, (inputs, _) in visited.items():
+        points = inputs.reshape(-1, inputs.shape[-1])
+        points = points[np.linspace(0, len(points) - 1, min(REGION_POINTS, len(points))).astype(int)]
+        outputs = np.asarray(_network_outputs(target, flat, points, name)).reshape(len(flat), -1)
+        centred = outputs - outputs.mean(axis=0)
+        _, sizes, directions = np.linalg.svd(centred, full_matrices=False)
+        kept = min(COMPONENTS, int(np.sum(sizes > 1e-9 * max(sizes[0], 1e-300))))
+        for i in range(kept):
+            found[f"{name} over {len(points)} visited points, component {i + 1}"] = centred @ directions[i]
+    return found
+
+
+@jax.jit
+def _visit(target, q):
+    return jax.lax.map(target.visited, q)
+
+
+@partial(jax.jit, static_argnums=3)
+def _network_outputs(target, q, points, name):
+    return jax.lax.map(lambda row: target.networks(row)[name](points), q, batch_size=128)
+
+
+def _furthest(target, run, result):
+    """The parameters furthest from their posterior mean where solves failed, at most two."""
+    if not len(run.failed_at):
+        return ()
+    flat = result.draws.reshape(-1, result.draws.shape[-1])
+    distance = np.abs(np.median(run.failed_at, axis=0) - flat.mean(axis=0)) / (flat.std(axis=0) + 1e-300)
+    owners = [site.name for site in target.layout.latent for _ in range(site.stop - site.start)]
+    return tuple(dict.fromkeys(owners[i] for i in np.argsort(-distance)[:2]))
