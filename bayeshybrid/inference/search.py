@@ -22,6 +22,8 @@ SAME_HEIGHT = 2.0
 NEGLIGIBLE = 0.01
 AT_MOST = 4
 PROPOSALS = 1000
+KHAT_LIMIT = min(1 - 1 / np.log10(PROPOSALS), 0.7)
+SAME_WEIGHT = 0.01
 
 __all__ = ["Search", "at_initial_values", "find_basins"]
 
@@ -67,17 +69,29 @@ def find_basins(target: Target, starts: np.ndarray, key: Any, progress: Progress
     curvature and no mass, and a note that says so.
     """
     progress.start("search for basins", FIRST_PHASE + SECOND_PHASE)
-    ends, values = climb(partial(slopes, target), starts, lambda done: progress.update(done, "climbing"))
+    spread = _spread(starts)
+    asked = partial(_in_units, target, spread)
+    ends, values = climb(asked, starts / spread, lambda done: progress.update(done, "climbing"))
     progress.update(FIRST_PHASE + SECOND_PHASE, "curvature")
     finite = np.isfinite(values)
-    ends, values = ends[finite], values[finite]
-    deviation = np.std(starts, axis=0)
-    spread = np.where(deviation > 0, deviation, 1.0)
+    ends, values = ends[finite] * spread, values[finite]
     basins = _with_curvature(target, _cluster(target, ends, values, spread))
     basins = _with_masses(target, basins, key)
     kept, left_out, notes = _keep(basins, target.layout.size)
     progress.finish(f"{len(kept)} of {len(basins)} basins kept")
     return Search(kept, left_out, len(starts), int(np.sum(~finite)), notes)
+
+
+def _spread(starts):
+    """Half the width of the middle two thirds of the starts: the unit of length; 1 where they are all the same."""
+    low, high = np.quantile(starts, [1 / 6, 5 / 6], axis=0)
+    return np.where(high > low, (high - low) / 2, 1.0)
+
+
+def _in_units(target, spread, points):
+    """Log density and gradient at points measured in `spread`, so that no unit is too large or small to climb."""
+    values, gradients = slopes(target, points * spread)
+    return values, gradients * spread
 
 
 def _cluster(target, ends, values, spread):
@@ -118,29 +132,35 @@ def _with_curvature(target, basins):
     done = []
     for basin in basins:
         reachable = best - basin.log_density < 30.0 + target.layout.size
-        factor = _curvature(target, basin.mode) if reachable and target.layout.size <= DENSE_UP_TO else None
+        small = target.layout.size <= DENSE_UP_TO
+        factor = _curvature(target, basin.mode, basin.spread) if reachable and small else None
         done.append(replace(basin, factor=factor))
     return done
 
 
-def _curvature(target, mode, step=1e-3):
-    """Lower factor of the inverse Hessian by central differences of the gradient, `None` off a maximum."""
-    hessian, gradient = _hessian(target, mode, step)
+def _curvature(target, mode, spread, step=1e-3):
+    """Lower factor of the inverse Hessian by central differences of the gradient, `None` off a maximum.
+
+    In units of the spread of the starts a curvature below 1e-6 is a thousand times flatter than the prior.
+    """
+    hessian, gradient = _hessian(target, mode, spread, step)
     if not np.all(np.isfinite(hessian)):
         return None
     values, vectors = np.linalg.eigh(-0.5 * (hessian + hessian.T))
-    if values.min() <= 1e-6 * max(values.max(), 1.0):
+    if values.min() <= max(1e-6, 1e-9 * values.max()):
         return None
     covariance = (vectors / values) @ vectors.T
     if gradient @ covariance @ gradient > 0.5:
         return None
-    return np.linalg.cholesky(covariance)
+    return spread[:, None] * np.linalg.cholesky(covariance)
 
 
-def _hessian(target, mode, step):
+def _hessian(target, mode, spread, step):
     size = len(mode)
     shifts = step * np.eye(size)
-    values, gradients = slopes(target, np.concatenate([mode + shifts, mode - shifts, mode[None]]))
+    middle = mode / spread
+    points = np.concatenate([middle + shifts, middle - shifts, middle[None]])
+    values, gradients = _in_units(target, spread, points)
     gradients[~np.isfinite(values)] = np.nan
     return (gradients[:size] - gradients[size : 2 * size]) / (2 * step), gradients[-1]
 
@@ -170,13 +190,9 @@ def _importance_masses(target, basins, rough, key, freedom=5.0):
     A draw counts for the basin whose component explains it best. NaN where the Pareto shape of the weights is
     too heavy for them to be believed (Vehtari et al. 2024, "Pareto smoothed importance sampling").
     """
-    from arviz_stats.base import array_stats
-
     log_weights, owner = _importance_weights(target, basins, rough / rough.sum(), key, freedom)
     finite = np.isfinite(log_weights)
-    khat = float(array_stats.psislw(log_weights[finite])[1]) if finite.sum() > 100 else np.inf
-    limit = min(1 - 1 / np.log10(PROPOSALS), 0.7)
-    if not khat < limit:
+    if not finite.sum() > 100 or not _tail_shape(log_weights[finite]) < KHAT_LIMIT:
         return [(float("nan"), float("nan"))] * len(basins)
     weights = np.where(finite, np.exp(log_weights - log_weights[finite].max()), 0.0)
     weights = weights / weights.sum()
@@ -185,6 +201,16 @@ def _importance_masses(target, basins, rough, key, freedom=5.0):
         float(np.sqrt(np.sum(weights**2 * ((owner == b) - share) ** 2))) for b, share in enumerate(shares)
     ]
     return list(zip(shares, errors, strict=True))
+
+
+def _tail_shape(log_weights):
+    """Pareto shape of the largest weights; minus infinity where all are the same, for then it means nothing."""
+    from arviz_stats.base import array_stats
+
+    if np.std(log_weights) < SAME_WEIGHT:
+        return -np.inf
+    ratios = np.exp(log_weights - log_weights.max())
+    return float(array_stats.pareto_khat(ratios[None], r_eff=1.0, tail="right"))
 
 
 def _importance_weights(target, basins, rough, key, freedom):
