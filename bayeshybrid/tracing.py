@@ -127,9 +127,10 @@ def run(
     with (
         recording() as direct,
         tracer,
-        numpyro.handlers.substitute(substitute_fn=place),
+        numpyro.handlers.substitute(substitute_fn=lambda site: _place_late(place, site)),
         numpyro.handlers.seed(rng_seed=key),
         listener,
+        numpyro.handlers.substitute(substitute_fn=place),  # before keys are split for what needs none
     ):
         try:
             model(**arguments)
@@ -144,6 +145,11 @@ def run(
     if visit:
         found.visited = _visited(found.solutions, direct)
     return found
+
+
+def _place_late(place, site):
+    """A second chance for values that need a key, which a site gets only after the first."""
+    return place(site) if site.get("value") is None else None
 
 
 def _repeated_name(error):
@@ -223,6 +229,8 @@ def place_constrained(values: Mapping[str, Any]) -> Callable[[Any], Any]:
         shape = (*site["kwargs"].get("sample_shape", ()), *site["fn"].shape())
         if jnp.shape(value) == shape:
             return value
+        if site["kwargs"]["rng_key"] is None:
+            return None
         drawn = site["fn"].sample(site["kwargs"]["rng_key"], site["kwargs"].get("sample_shape", ()))
         return drawn.at[tuple(slice(0, n) for n in jnp.shape(value))].set(value)
 
