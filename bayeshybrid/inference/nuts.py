@@ -86,8 +86,8 @@ class NUTS(Method):
 
     def __post_init__(self) -> None:
         for name in ("chains", "draws", "max_doublings"):
-            if getattr(self, name) < 1:
-                raise ModelError(f"NUTS({name}={getattr(self, name)}): it must be at least 1")
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise ModelError(f"NUTS({name}={getattr(self, name)!r}): write a whole number, at least 1")
         if self.warmup < 0:
             raise ModelError(f"NUTS(warmup={self.warmup}): it cannot be negative")
         if not 0 < self.target_acceptance < 1:
@@ -103,13 +103,15 @@ class NUTS(Method):
         dense = self.metric == "dense" or (self.metric == "auto" and size <= DENSE_UP_TO)
         which = np.repeat(np.arange(len(basins)), self.chains)
         factors = [_factor(basin, dense) for basin in basins]
-        middles = [
-            basins[b].members[c % len(basins[b].members)] for c, b in zip(_turns(which), which, strict=True)
-        ]
-        keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(len(which)))
+        middles = [_middle(basins[b], turn) for turn, b in zip(_turns(which), which, strict=True)]
+        start_keys, keys = (
+            jax.vmap(partial(jax.random.fold_in, root))(jnp.arange(len(which)))
+            for root in jax.random.split(key)
+        )
         factor = np.stack([factors[b] for b in which])
-        position, log_density, gradient = _disperse(target, np.stack(middles), factor, key)
+        position, log_density, gradient = _disperse(target, np.stack(middles), factor, start_keys)
         adapt, _ = _dual_averaging(self.target_acceptance)
+        adaptation = jax.vmap(adapt)(jnp.full(len(which), size**-0.25))
         return _settled(
             State(
                 key=jax.vmap(jax.random.key_data)(keys),
@@ -119,7 +121,7 @@ class NUTS(Method):
                 log_density=log_density,
                 gradient=gradient,
                 factor=factor,
-                adaptation=jax.vmap(adapt)(jnp.full(len(which), size**-0.25)),
+                adaptation=adaptation._replace(log_step_size_avg=adaptation.log_step_size),
                 total=np.zeros_like(position),
                 squares=np.zeros_like(factor),
                 count=np.zeros(len(which), int),
@@ -179,6 +181,20 @@ def _turns(which):
     return [int(np.sum(which[:i] == b)) for i, b in enumerate(which)]
 
 
+def _middle(basin, turn):
+    """About which point a chain starts, by its index within the basin.
+
+    Where the basin is a maximum's, chains go to all of the searches that ended in it, in the order of van der
+    Corput (0, 1/2, 1/4, 3/4, ... of the way through them), so that modes which predict the same are noticed
+    when the chains disagree. Elsewhere the searches have not settled, and the best of them are taken.
+    """
+    count = len(basin.members)
+    if basin.factor is None:
+        return basin.members[turn % count]
+    way = sum((turn >> bit & 1) / 2 ** (bit + 1) for bit in range(turn.bit_length()))
+    return basin.members[int(way * count)]
+
+
 def _factor(basin, dense):
     factor = np.asarray(basin.spread if basin.factor is None else basin.factor)
     if dense:
@@ -200,9 +216,9 @@ def _whiten(factor, q):
     return q / factor
 
 
-def _disperse(target, middles, factors, key):
+def _disperse(target, middles, factors, keys):
     """Starts at twice the spread about each middle, pulled half way back until the density is finite there."""
-    noise = np.asarray(jax.random.normal(jax.random.fold_in(key, len(middles)), middles.shape))
+    noise = np.asarray(jax.vmap(lambda key: jax.random.normal(key, middles.shape[1:]))(keys))
     offset = 2.0 * np.stack([_apply(factor, z) for factor, z in zip(factors, noise, strict=True)])
     share = np.ones((len(middles), 1))
     for _ in range(PULLS):
