@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .faults import DataError
+from .faults import DataError, ModelError
 
 _SHOWN = 5
 _SECONDS_PER_DAY = 86400.0
@@ -37,7 +37,7 @@ def check_arguments(model: Callable[..., Any], data: Mapping[str, Any]) -> dict[
 
     **Returns:** a dictionary with the same names.
 
-    **Raises:** `DataError` for a name that the model does not have, an argument without default that is
+    **Raises:** `ModelError` for a model that is no function; `DataError` for a name that the model does not have, an argument without default that is
     lacking, or strings.
 
     ```python
@@ -47,6 +47,8 @@ def check_arguments(model: Callable[..., Any], data: Mapping[str, Any]) -> dict[
     assert data["pelts"].dtype == np.float64
     ```
     """
+    if not callable(model):
+        raise ModelError(f"model={model!r} is no function: write the numpyro model itself, a Python function")
     if not isinstance(data, Mapping):
         raise DataError(
             f"data is a {type(data).__name__}; write a mapping from the model's argument names to arrays, "
@@ -70,6 +72,17 @@ def conversions(data: Mapping[str, Any]) -> tuple[str, ...]:
     for name, value in data.items():
         _gather_notes(name, value, notes)
     return tuple(notes)
+
+
+def precision_losses(data: Mapping[str, Any]) -> tuple[str, ...]:
+    """Those of `conversions` that say that digits are gone: a reader of the result must know.
+
+    ```python
+    from bayeshybrid.data import precision_losses
+    assert len(precision_losses({"y": np.float32([0.1]), "n": np.array([1, 2])})) == 1
+    ```
+    """
+    return tuple(note for note in conversions(data) if "digits" in note)
 
 
 def _check_names(model: Callable[..., Any], data: Mapping[str, Any]) -> None:
@@ -408,7 +421,10 @@ def _magnitude(name: str, values: np.ndarray, unit: str | None) -> list[str]:
 def _cells(values: np.ndarray, where: np.ndarray, unit: str | None = None) -> str:
     """The first offending cells as `[row, column] = value`."""
     rows = np.argwhere(where)
-    shown = [f"[{', '.join(map(str, row))}] = {_shown(values[tuple(row)])}" for row in rows[:_SHOWN].tolist()]
+    shown = [
+        (f"[{', '.join(map(str, row))}] = " if row else "") + _shown(values[tuple(row)])
+        for row in rows[:_SHOWN].tolist()
+    ]
     rest = f" and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else ""
     return ", ".join(shown) + rest + (f" (in {unit})" if unit and shown else "")
 

@@ -24,8 +24,14 @@ from bayeshybrid.science import ode
 from bayeshybrid.science.ode import Solution
 
 SOLUTION = "bayeshybrid.solution"
+"""Type of the message by which a statement hands over what it solved."""
 
-__all__ = ["SOLUTION", "solve_ode"]
+PRECISION = "bayeshybrid.precision"
+"""Type of the message by which a statement asks how much finer than stated it should solve."""
+
+STEPS_PER_PRECISION = 0.2  # a method of order five needs a fifth of the power in steps
+
+__all__ = ["PRECISION", "SOLUTION", "solve_ode"]
 
 
 def solve_ode(
@@ -81,13 +87,19 @@ def solve_ode(
     y0, times, start = (jnp.asarray(x, dtype=float) for x in (y0, times, t0))
     axes = _axes(in_axes, name)
     _check_shapes(name, y0, times, start, axes, labels)
-    settings = {"rtol": rtol, "atol": atol, "solver": solver, "max_steps": max_steps}
+    finer = apply_stack({"type": PRECISION, "statement": name, "value": 1.0})["value"]
+    settings = {
+        "rtol": rtol / finer,
+        "atol": atol / finer,
+        "solver": solver,
+        "max_steps": int(max_steps * 2 * finer**STEPS_PER_PRECISION) if finer > 1 else max_steps,
+    }
 
     def solve(y0, times, args, start):
         return ode.solve(field, y0, times, start, args, labels=tuple(labels or ()), **settings)
 
-    def derivative(y0, args, start):
-        return field(start, y0, args)
+    def begin(y0, args, start):
+        return {"y0": jnp.ravel(y0), "t0": start, "slope": jnp.ravel(field(start, y0, args))}
 
     def visit(ys, times, args):
         return jax.vmap(lambda t, y: _noted(field, t, y, args))(times, ys)
@@ -95,12 +107,20 @@ def solve_ode(
     if axes is not None:
         start_axis = 0 if start.ndim else None
         solve = jax.vmap(solve, in_axes=(*axes, start_axis))
-        derivative = jax.vmap(derivative, in_axes=(axes[0], axes[2], start_axis))
         visit = jax.vmap(visit, in_axes=(0, axes[1], axes[2]))
     try:
         solution = solve(y0, times, args, start)
     except ModelError as error:
         raise ModelError(f"solve_ode({name!r}): {error}") from None
+    except ValueError as error:
+        if "inconsistent sizes" not in str(error):
+            raise
+        raise ModelError(
+            f"solve_ode({name!r}): in_axes={in_axes} maps axes of different length: y0 has shape {y0.shape}, times "
+            f"{times.shape}, t0 {start.shape}, args {jax.tree.map(jnp.shape, args)}"
+        ) from None
+    if axes is not None:  # nothing of the start may be mapped, only the times
+        begin = jax.vmap(begin, in_axes=(axes[0], axes[2], start_axis), axis_size=len(solution.ok))
     finite = solution._replace(ys=_finite(solution.ys, y0, axes))
     message = {
         "type": SOLUTION,
@@ -112,7 +132,7 @@ def solve_ode(
         "y0": y0,
         "labels": tuple(labels or ()),
         "unit": unit,
-        "derivative": lambda: derivative(y0, args, start),
+        "initial": lambda: begin(y0, args, start),
         "visited": lambda: visit(finite.ys, times, args),
     }
     apply_stack(message)

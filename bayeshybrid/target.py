@@ -6,6 +6,7 @@ its leaves, so that one compiled program serves every data set of the same shape
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 from numpyro.distributions import biject_to
 
-from bayeshybrid.data import check_arguments, conversions
+from bayeshybrid.data import check_arguments, conversions, precision_losses
 from bayeshybrid.faults import ModelError
 from bayeshybrid.layout import Fixed, Layout, read_layout, split_arguments
 from bayeshybrid.moments import Moments, conditional_moments
@@ -71,6 +72,8 @@ class Target(eqx.Module):
     layout: Layout = eqx.field(static=True)
     fixed: tuple[tuple[str, Fixed], ...] = eqx.field(static=True)
     notes: tuple[str, ...] = eqx.field(static=True)
+    losses: tuple[str, ...] = eqx.field(static=True)
+    finer: float = eqx.field(static=True)
 
     def __init__(self, model: Callable[..., Any], data: Mapping[str, Any]) -> None:
         checked = check_arguments(model, data)
@@ -79,7 +82,9 @@ class Target(eqx.Module):
         self.data = arrays
         self.fixed = tuple(sorted(fixed.items()))
         self.notes = conversions(data) + compiled_in
+        self.losses = precision_losses(data)
         self.scalings = {}
+        self.finer = 1.0
         self.layout = read_layout(model, arrays, fixed)
 
     # The density
@@ -122,14 +127,16 @@ class Target(eqx.Module):
         return {
             "reasons": {name: m["value"].reason for name, m in found.solutions.items()},
             "steps": {name: m["value"].steps for name, m in found.solutions.items()},
-            "start": {name: jnp.all(jnp.isfinite(m["derivative"]())) for name, m in found.solutions.items()},
+            "start": {
+                name: jnp.all(jnp.isfinite(m["initial"]()["slope"])) for name, m in found.solutions.items()
+            },
             "finite": {
                 name: jnp.all(jnp.isfinite(log_prob(site)))
                 for name, site in found.sites.items()
                 if site["type"] == "sample"
             },
             "initial": {
-                name: {"y0": m["y0"], "t0": m["start"], "times": m["times"], "slope": m["derivative"]()}
+                name: {"times": m["times"], **jax.tree.map(jnp.atleast_1d, m["initial"]())}
                 for name, m in found.solutions.items()
             },
             "data": {name: site["value"] for name, site in observed.items()},
@@ -250,6 +257,13 @@ class Target(eqx.Module):
         """The model's arguments as they were given, observations included."""
         return {**self.data, **{name: value.value for name, value in self.fixed}}
 
+    def refined(self, finer: float = 100.0) -> Target:
+        """The same target with the tolerances of its solvers `finer` times smaller and steps to match."""
+        other = object.__new__(Target)
+        for entry in dataclasses.fields(self):
+            object.__setattr__(other, entry.name, finer if entry.name == "finer" else getattr(self, entry.name))
+        return other
+
     # Within
 
     def _pieces(self, q):
@@ -270,6 +284,7 @@ class Target(eqx.Module):
             scalings=self.scalings,
             whole=whole,
             visit=visit,
+            finer=self.finer,
         )
 
     def run_at(self, q: Float[Array, " size"], key: Any = None) -> Run:
@@ -299,7 +314,9 @@ def log_prob(site: Any) -> Array:
     """Elementwise log probability of the value of a site, without its scale."""
     if site.get("intermediates"):
         return site["fn"].log_prob(site["value"], site["intermediates"])
-    with warnings.catch_warnings():  # numpyro warns of values outside the support; the gates say it with a name
+    with (
+        warnings.catch_warnings()
+    ):  # numpyro warns of values outside the support; the gates say it with a name
         warnings.filterwarnings("ignore", "Out-of-support values", UserWarning)
         return site["fn"].log_prob(site["value"])
 

@@ -102,49 +102,40 @@ def _check_starts(target, explained):
     for solve, reasons in explained["reasons"].items():
         if np.all(np.any(reasons.reshape(len(reasons), -1) == Reason.BEFORE_START, axis=1)):
             raise ModelError(
-                f"solve_ode({solve!r}): {_early(explained['initial'][solve])} before t0, the time that the initial "
-                "state belongs to: give an earlier t0, or leave those times out"
+                f"solve_ode({solve!r}): {_early(explained['initial'][solve])}, the time that the initial state "
+                "belongs to: give an earlier t0, or leave those times out"
             )
     for solve, sound in explained["start"].items():
         if not np.any(sound):
             raise ModelError(
                 f"solve_ode({solve!r}): the field is NaN or infinite at the start for all of {len(sound)} "
-                f"prior draws. {_at_start(target, explained, solve, 0)} Look for a logarithm, root or division of something that can "
-                "be zero or negative there"
+                f"prior draws. {_at_start(target, explained, solve, 0)} Look for a logarithm, root or division "
+                "of something that can be zero or negative there"
             )
 
 
 def _early(start):
     """The times that lie before t0, in words."""
-    times, t0 = np.ravel(start["times"][0]), np.ravel(start["t0"][0])
-    early = [f"[{i}] = {time:.6g}" for i, time in enumerate(times) if len(t0) == 1 and time < t0[0]]
-    if not early:
-        return "for some units there are times"
-    rest = f" and {len(early) - SHOWN} more" if len(early) > SHOWN else ""
-    return f"times {', '.join(early[:SHOWN])}{rest} lie before {t0[0]:.6g}, that is"
+    times, t0 = np.asarray(start["times"][0]), np.max(start["t0"][0])
+    cells = np.argwhere(times < t0).tolist()
+    told = ", ".join(f"{cell} = {times[tuple(cell)]:.6g}" for cell in cells[:SHOWN])
+    rest = f" and {len(cells) - SHOWN} more" if len(cells) > SHOWN else ""
+    return f"times {told}{rest} lie before t0 = {t0:.6g}"
 
 
 def _at_start(target, explained, solve, draw):
-    """State, time, derivative and unknowns of one draw, in words; of the first unit where several are mapped."""
-    initial = {what: np.asarray(values[draw]) for what, values in explained["initial"][solve].items()}
-    slope = initial["slope"]
+    """State, time, field and unknowns of one draw, in words; of the first unit at fault where several are mapped."""
+    initial = jax.tree.map(lambda x: np.asarray(x[draw]), explained["initial"][solve])
+    slopes = np.atleast_2d(initial["slope"])
+    unit = int(np.argmin(np.all(np.isfinite(slopes), axis=1)))
+    slope, state = slopes[unit], np.atleast_2d(initial["y0"])[unit]
     labels = next(s.labels for s in target.layout.solves if s.name == solve)
-    unit = next(iter(np.argwhere(~np.isfinite(slope))), np.zeros(slope.ndim, int))[:-1]
-    slope = np.ravel(slope[tuple(unit)])
-    state = np.ravel(initial["y0"])[-len(slope) :] if initial["y0"].ndim <= 1 else None
-    state = np.ravel(initial["y0"][tuple(unit)]) if state is None else state
-    names = labels or [f"y[{i}]" for i in range(len(slope))]
-    told = ", ".join(f"{name} = {value:.4g}" for name, value in zip(names, state, strict=True))
-    numbers = [
-        f"{site.name} = {float(explained['values'][site.name][draw]):.4g}"
-        for site in target.layout.latent
-        if site.tag.kind != "weight" and explained["values"][site.name][draw].size == 1
-    ]
-    where = f" with {', '.join(numbers[:SHOWN])}" if numbers else ""
-    return (
-        f"At time {np.ravel(initial['t0'])[0]:.4g}, {told}{where} the field is "
-        f"({', '.join(f'{value:.4g}' for value in slope)})."
-    )
+    names = labels or [f"y[{i}]" for i in range(len(state))]
+    told = [f"{name} = {value:.4g}" for name, value in zip(names, state, strict=True)]
+    values = {site.name: explained["values"][site.name][draw] for site in target.layout.latent}
+    told += [f"{name} = {value:.4g}" for name, value in values.items() if np.ndim(value) == 0][:SHOWN]
+    field = ", ".join(f"{value:.4g}" for value in slope)
+    return f"At time {initial['t0'][unit]:.6g} with {', '.join(told)} the field is ({field})."
 
 
 def _start_remarks(target, seen):

@@ -68,6 +68,8 @@ def infer(
     """
     progress = progress or Silent()
     chosen, words = _choose(method)
+    if starts < 1:
+        raise ModelError(f"starts={starts}: at least one search must begin somewhere")
     with configuration.scope():
         began = time.monotonic()
         scout_key, search_key, run_key = jax.random.split(as_key(key), 3)

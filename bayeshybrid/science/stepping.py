@@ -23,14 +23,14 @@ ROUNDINGS_IN_SMALLEST_STEP = 10
 class Reason(IntEnum):
     """Why a solve ended; `SOLVED` is zero, so a sum over lanes is zero where all went well.
 
-    `LEFT_DOMAIN` is for callers that bound the state; `solve` itself has no bounds to leave.
+        `LEFT_DOMAIN` is for callers that bound the state; `solve` itself has no bounds to leave.
 
-    ```python
-    from bayeshybrid.faults import ModelError
-from bayeshybrid.science import ode
+        ```python
+        from bayeshybrid.faults import ModelError
+    from bayeshybrid.science import ode
 
-    assert ode.Reason.SOLVED == 0
-    ```
+        assert ode.Reason.SOLVED == 0
+        ```
     """
 
     SOLVED = 0
