@@ -37,8 +37,8 @@ def check_arguments(model: Callable[..., Any], data: Mapping[str, Any]) -> dict[
 
     **Returns:** a dictionary with the same names.
 
-    **Raises:** `ModelError` for a model that is no function; `DataError` for a name that the model does not have, an argument without default that is
-    lacking, or strings.
+    **Raises:** `ModelError` for a model that is no function; `DataError` for a name that the model does not
+    have, an argument without default that is lacking, or strings.
 
     ```python
     from bayeshybrid.data import check_arguments

@@ -87,7 +87,7 @@ class NUTS(Method):
     def __post_init__(self) -> None:
         for name in ("chains", "draws", "max_doublings"):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise ModelError(f"NUTS({name}={getattr(self, name)!r}): write a whole number, at least 1")
+                raise ModelError(f"NUTS({name}={getattr(self, name)!r}): it must be at least 1, a whole number")
         if self.warmup < 0:
             raise ModelError(f"NUTS(warmup={self.warmup}): it cannot be negative")
         if not 0 < self.target_acceptance < 1:

@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
+from bayeshybrid.faults import ModelError
+
 # diffrax itself rounds a step to the end of the interval within 100 of these.
 ROUNDINGS_IN_SMALLEST_STEP = 10
 
@@ -23,14 +25,13 @@ ROUNDINGS_IN_SMALLEST_STEP = 10
 class Reason(IntEnum):
     """Why a solve ended; `SOLVED` is zero, so a sum over lanes is zero where all went well.
 
-        `LEFT_DOMAIN` is for callers that bound the state; `solve` itself has no bounds to leave.
+    `LEFT_DOMAIN` is for callers that bound the state; `solve` itself has no bounds to leave.
 
-        ```python
-        from bayeshybrid.faults import ModelError
+    ```python
     from bayeshybrid.science import ode
 
-        assert ode.Reason.SOLVED == 0
-        ```
+    assert ode.Reason.SOLVED == 0
+    ```
     """
 
     SOLVED = 0
