@@ -215,7 +215,7 @@ class Posterior:
         """
         from bayeshybrid.storage import load
 
-        return load(Path(path), model)
+        return Posterior(**load(Path(path), model))
 
     @property
     def _flat(self):

@@ -87,7 +87,9 @@ class NUTS(Method):
     def __post_init__(self) -> None:
         for name in ("chains", "draws", "max_doublings"):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise ModelError(f"NUTS({name}={getattr(self, name)!r}): it must be at least 1, a whole number")
+                raise ModelError(
+                    f"NUTS({name}={getattr(self, name)!r}): it must be at least 1, a whole number"
+                )
         if self.warmup < 0:
             raise ModelError(f"NUTS(warmup={self.warmup}): it cannot be negative")
         if not 0 < self.target_acceptance < 1:
@@ -165,7 +167,7 @@ class NUTS(Method):
             draws=_take(draws, pick),
             statistics={name: _take(values, pick) for name, values in statistics.items()},
             raw=raw,
-            checks=_trajectory_checks(statistics, limit, which),
+            checks=_trajectory_checks(statistics, limit, which) if draws.size else (),
             notes=notes,
             extra={"step_size": np.exp(np.asarray(state.adaptation.log_step_size_avg)), "raw_basin": which},
         )
