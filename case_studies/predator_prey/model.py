@@ -23,7 +23,7 @@ TYPICAL_LOG, SPREAD_LOG = (3.3, 2.7), (0.7, 0.8)
 def read_pelts(until: float = np.inf) -> dict[str, np.ndarray]:
     """Years and pelts (thousands; hare, lynx) up to and including the year `until`."""
     with open(Path(__file__).with_name("data.csv"), newline="") as file:
-        rows = [row for row in csv.DictReader(line for line in file if not line.startswith("#"))]
+        rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
     years = np.array([float(row["year"]) for row in rows])
     pelts = np.array([[float(row[name]) for name in SPECIES] for row in rows])
     return {"times": years[years <= until], "pelts": pelts[years <= until]}
