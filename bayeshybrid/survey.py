@@ -23,7 +23,7 @@ from bayeshybrid.target import Target, log_prob
 
 BATCH = 64
 
-__all__ = ["ask", "draw_prior", "in_batches", "normal_scores", "slopes"]
+__all__ = ["ask", "draw_prior", "in_batches", "likelihoods", "normal_scores", "slopes"]
 
 
 def slopes(target: Target, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -64,6 +64,19 @@ def ask(target: Target, points: np.ndarray, wanted: Sequence[str]) -> dict[str, 
     return in_batches(chosen, points)
 
 
+def likelihoods(target: Target, points: np.ndarray) -> np.ndarray:
+    """Log likelihood at `points`, `(n, size)`, by the smallest program that gives it.
+
+    ```python
+    from bayeshybrid.survey import likelihoods
+    model = lambda y=None: numpyro.sample("y", dist.Normal(numpyro.sample("x", dist.Normal()), 1.0), obs=y)
+    told = likelihoods(bh.Target(model, {"y": np.array(2.0)}), np.array([[2.0]]))
+    assert np.allclose(told, -0.5 * np.log(2 * np.pi))
+    ```
+    """
+    return in_batches(partial(_likelihoods, target), points)
+
+
 def draw_prior(target: Target, key: Any, count: int) -> tuple[np.ndarray, bool]:
     """Prior draws as flat vectors `(count, size)`, and whether every prior is proper.
 
@@ -93,6 +106,11 @@ def in_batches(program: Callable[[Any], Any], rows: Any) -> Any:
 @partial(jax.jit, compiler_options=configuration.compile_options())
 def _slopes(target, points):
     return jax.vmap(jax.value_and_grad(target.log_density))(points)
+
+
+@partial(jax.jit, compiler_options=configuration.compile_options())
+def _likelihoods(target, points):
+    return jax.vmap(target.log_likelihood)(points)
 
 
 @jax.jit

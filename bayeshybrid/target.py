@@ -215,12 +215,13 @@ class Target(eqx.Module):
         bare = {k: v for k, v in inputs.items() if k not in self.layout.observation_arguments}
         run_key, moment_key = jax.random.split(key)
         place = place_constrained(carried)
-        found = run(self.model, bare, key=run_key, place=place, scalings=self.scalings, visit=visit)
+        settings = {"key": run_key, "place": place, "scalings": self.scalings, "finer": self.finer}
+        found = run(self.model, bare, visit=visit, **settings)
         names = [site.name for site in self.layout.observed if site.name in found.sites]
         open_sites = [name for name in names if not found.sites[name]["is_observed"]]
         likelihood = {}
         if any(name in inputs for name in self.layout.observation_arguments):
-            given = run(self.model, inputs, key=run_key, place=place, scalings=self.scalings)
+            given = run(self.model, inputs, **settings)
             likelihood = {
                 name: log_prob(given.sites[name]) for name in names if given.sites[name]["is_observed"]
             }

@@ -21,7 +21,7 @@ from numpyro.primitives import Messenger
 
 from bayeshybrid.faults import ModelError
 from bayeshybrid.networks import INPUTS, NETWORK, recording
-from bayeshybrid.statements import SOLUTION
+from bayeshybrid.statements import PRECISION, SOLUTION
 
 __all__ = ["Run", "place_constrained", "place_unconstrained", "run"]
 
@@ -49,11 +49,12 @@ class Run:
 class _Listener(Messenger):
     """Reads the package's own messages and gives every plate all its rows where no key asks otherwise."""
 
-    def __init__(self, found: Run, scalings: Mapping[str, Any], whole: bool) -> None:
+    def __init__(self, found: Run, scalings: Mapping[str, Any], whole: bool, finer: float) -> None:
         super().__init__()
         self.found = found
         self.scalings = scalings
         self.whole = whole
+        self.finer = finer
         self.entry = get_opaque_trace_state()
 
     def process_message(self, msg: Any) -> None:
@@ -63,6 +64,8 @@ class _Listener(Messenger):
         elif kind == INPUTS:
             self.found.asking[msg["network"]] = msg["size"]
             msg["value"] = self.scalings.get(msg["network"], msg["value"])
+        elif kind == PRECISION:
+            msg["value"] = self.finer
         elif kind == NETWORK:
             self.found.networks[msg["network"]] = msg["value"]
         elif kind == "plate" and self.whole and msg["args"][1] is not None:
@@ -98,6 +101,7 @@ def run(
     scalings: Mapping[str, Any] | None = None,
     whole: bool = True,
     visit: bool = False,
+    finer: float = 1.0,
 ) -> Run:
     """Run a model once and collect what it said.
 
@@ -109,6 +113,7 @@ def run(
     - `scalings`: network name to `(center, spread)` of its inputs.
     - `whole`: give subsampled plates all their rows.
     - `visit`: also note what every network was asked, along each solution and at the model's own level.
+    - `finer`: how many times smaller than stated the tolerances of solvers shall be.
 
     **Returns:** a `Run`.
 
@@ -123,7 +128,7 @@ def run(
     """
     found = Run()
     tracer = numpyro.handlers.trace()
-    listener = _Listener(found, scalings or {}, whole)
+    listener = _Listener(found, scalings or {}, whole, finer)
     with (
         recording() as direct,
         tracer,

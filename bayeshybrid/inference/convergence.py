@@ -9,7 +9,7 @@ import numpy as np
 from bayeshybrid.diagnostics import effective_sample_size, rhat
 from bayeshybrid.inference.method import Basin
 from bayeshybrid.science.ode import describe
-from bayeshybrid.verdict import Check, State
+from bayeshybrid.verdict import FORECASTS, FUNCTIONS, PARAMETERS, Check, State
 
 RHAT_LIMIT = 1.01
 ESS_LIMIT = 400
@@ -18,6 +18,7 @@ FEWEST_DRAWS = 50
 FEW = 1e-3
 LOWEST_ENERGY = 0.3
 BASIN_THAT_MATTERS = 0.01
+MOVED_LITTLE, MOVED_MUCH = 0.1, 0.7
 
 __all__ = [
     "basin_checks",
@@ -25,7 +26,9 @@ __all__ = [
     "divergence_check",
     "energy_check",
     "failure_check",
+    "resolvable_check",
     "saturation_check",
+    "tolerance_check",
 ]
 
 
@@ -134,6 +137,34 @@ def failure_check(counts: Mapping[str, int], failed: int, transitions: int, near
     if share > FEW and near:
         remedy += f"; it is cut off in {', '.join(near)}"
     return Check("failed solves", "pass with remarks", share, FEW, reasons, remedy)
+
+
+def tolerance_check(differences: np.ndarray) -> Check:
+    """Whether the solver's tolerance moves the posterior: the weights that accurate solves would give the draws.
+
+    No posterior mean moves by more than the coefficient of variation of the weights, in posterior standard
+    deviations (Cauchy and Schwarz; Timonen et al. 2023).
+
+    **Arguments:**
+
+    - `differences`: accurate log likelihood minus that of the fit, one per draw.
+    """
+    claims = (PARAMETERS, FUNCTIONS, FORECASTS)
+    remedy = "solve with smaller rtol and atol: the solver's error is no longer small against the posterior"
+    if not np.all(np.isfinite(differences)):
+        lost = float(np.mean(~np.isfinite(differences)))
+        return Check("solver tolerance", "fail", lost, 0.0, "draws that an accurate solve cannot solve", remedy, claims)
+    weights = np.exp(differences - differences.max())
+    variation = float(np.std(weights) / np.mean(weights))
+    state: State = "pass" if variation < MOVED_LITTLE else "pass with remarks" if variation < MOVED_MUCH else "fail"
+    return Check("solver tolerance (weights' variation)", state, variation, MOVED_LITTLE, "", remedy, claims)
+
+
+def resolvable_check(share: float) -> Check:
+    """Share of all proposals that failed as stated and are solved by an accurate solver: a cut that is not real."""
+    state: State = "pass" if share <= FEW else "fail"
+    remedy = "the solver, not the model, cuts the posterior off: raise max_steps or choose another solver"
+    return Check("failed solves that an accurate solver solves", state, share, FEW, "", remedy)
 
 
 def basin_checks(basins: Sequence[Basin], left_out: Sequence[Basin], draws: np.ndarray) -> tuple[Check, ...]:

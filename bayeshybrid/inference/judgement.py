@@ -7,17 +7,24 @@ from functools import partial
 import jax
 import numpy as np
 
-from bayeshybrid.inference.convergence import basin_checks, convergence_checks, failure_check
+from bayeshybrid.inference.convergence import (
+    basin_checks,
+    convergence_checks,
+    failure_check,
+    resolvable_check,
+    tolerance_check,
+)
 from bayeshybrid.inference.driver import Run
 from bayeshybrid.inference.method import Result
 from bayeshybrid.inference.search import Search
-from bayeshybrid.survey import ask
+from bayeshybrid.survey import ask, likelihoods
 from bayeshybrid.target import Target
 from bayeshybrid.verdict import FORECASTS, FUNCTIONS, PARAMETERS, Check, Verdict
 
 REGION_POINTS = 64
 REGION_DRAWS = 16
 COMPONENTS = 3
+RESOLVED_DRAWS = 1000
 
 BLIND = (
     "a basin that no search and no chain ever reached",
@@ -48,12 +55,26 @@ def judge(target: Target, run: Run, result: Result, search: Search, remarks: tup
     )
     checks += basin_checks(search.basins, search.left_out, np.concatenate(result.raw))
     checks += result.checks
+    if target.layout.solves:
+        checks += _solver_checks(target, run, result)
     if run.ended != "finished":
         checks.append(
             Check("run", "pass with remarks", place=run.ended, remedy="run it again with more time")
         )
-    unchecked = ("the solver's tolerance against the posterior's width", "evidence")
-    return Verdict(tuple(checks), tuple(claims), remarks, unchecked, _blind(target))
+    return Verdict(tuple(checks), tuple(claims), remarks, ("evidence",), _blind(target))
+
+
+def _solver_checks(target, run, result):
+    """The draws, and the points that failed, solved a hundred times more accurately."""
+    fine = target.refined()
+    flat = result.draws.reshape(-1, result.draws.shape[-1])
+    some = flat[np.linspace(0, len(flat) - 1, min(RESOLVED_DRAWS, len(flat))).astype(int)]
+    yield tolerance_check(likelihoods(fine, some) - likelihoods(target, some))
+    if len(run.failed_at):
+        asked = run.failed_at[np.linspace(0, len(run.failed_at) - 1, min(64, len(run.failed_at))).astype(int)]
+        solved = float(np.mean(np.isfinite(likelihoods(fine, asked))))
+        proposals = sum(np.size(chunk.statistics["failed"]) for chunk in run.chunks)
+        yield resolvable_check(solved * len(run.failed_at) / proposals)
 
 
 def _blind(target):
