@@ -84,7 +84,7 @@ def fit(posterior: Posterior, *, key: Any = 0, site: str | None = None, along: s
         reach = np.nanmax(np.abs(residuals[i]), initial=0.0)
         below.set_ylim(-max(3.0, 1.1 * reach), max(3.0, 1.1 * reach))
     count, cells = checked.inside[name]
-    _finish(figure, rows, f"Fit of {name}: {count} of {cells} data inside the 90 % band (in sample)")
+    _finish(figure, rows, panels, f"Fit of {name}: {count} of {cells} data inside the 90 % band (in sample)")
     return figure
 
 
@@ -117,8 +117,9 @@ def forecast(
 
     ```python
     model = lambda t, y=None: numpyro.sample("y", dist.Normal(numpyro.sample("x", dist.Normal()) * t, 1.0), obs=y)
-    before = bh.simulate(model, {"t": np.arange(4.0)}, key=0)
-    figure = bh.plots.forecast(before, data={"t": np.array([2.0]), "y": np.array([1.0])})
+    posterior = bh.infer(model, {"t": np.arange(4.0), "y": np.ones(4)}, bh.NUTS(draws=50, warmup=50), key=0)
+    ahead = posterior.predict({"t": np.arange(6.0)}, key=1)
+    figure = bh.plots.forecast(ahead, fitted=posterior, data={"t": np.array([5.0]), "y": np.array([1.0])})
     assert figure.axes[1].get_ylabel() == "share of variance"
     ```
     """
@@ -144,7 +145,7 @@ def forecast(
                 axes.axvline(
                     np.max(seen[0][0][0]), color=INK, linewidth=0.9, linestyle=":", label="_end of data"
                 )
-    _finish(figure, rows, f"Forecast of {name}")
+    _finish(figure, rows, panels, f"Forecast of {name}")
     return figure
 
 
@@ -167,7 +168,7 @@ def parameters(posterior: Posterior) -> Figure:
     ```python
     model = lambda y=None: numpyro.sample("y", dist.Normal(numpyro.sample("x", dist.Normal()), 1.0), obs=y)
     posterior = bh.infer(model, {"y": np.array(2.0)}, bh.NUTS(draws=50, warmup=50), key=0)
-    assert "hardly" in bh.plots.parameters(posterior).axes[0].get_title(loc="left")
+    assert bh.plots.parameters(posterior).axes[0].get_title(loc="left").startswith("x\\nmoved")
     ```
     """
     from matplotlib.figure import Figure
@@ -228,8 +229,7 @@ class _Panels:
             raise ModelError(f"plots: no {name!r} among the data, which hold {', '.join(given) or 'nothing'}")
         values = np.asarray(given[name], float)
         x = np.asarray(given.get(self.axis_name, self.x), float)
-        rest = [n for i, n in enumerate(self.shape) if i != self.axis]
-        if values.shape != (*rest[: self.axis], *x.shape, *rest[self.axis :]):
+        if values.shape != (*self._others[: self.axis], *x.shape, *self._others[self.axis :]):
             raise ModelError(
                 f"plots: data {name!r} have shape {values.shape}, the forecast {self.shape} along axis "
                 f"{self.axis}, and {self.axis_name or 'the horizontal axis'} has {x.size} entries: give both"
@@ -239,15 +239,24 @@ class _Panels:
     @property
     def titles(self) -> list[str]:
         """A name for each panel."""
-        rest = [n for i, n in enumerate(self.shape) if i != self.axis]
         labels = self.observed.labels if self.axis != len(self.shape) - 1 else ()
         found = []
-        for index in np.ndindex(*rest):
+        for index in np.ndindex(*self._others):
             words = [str(i) for i in index]
             if labels:
                 words[-1] = labels[index[-1]]
             found.append(", ".join(words))
         return found[:MOST_PANELS]
+
+    @property
+    def left_out(self) -> str:
+        """What a title must say where there are more entries than panels."""
+        entries = int(np.prod(self._others, dtype=int))
+        return f", first {MOST_PANELS} of {entries}" if entries > MOST_PANELS else ""
+
+    @property
+    def _others(self):
+        return [n for i, n in enumerate(self.shape) if i != self.axis]
 
     def draw_bands(self, axes: Axes, panel: int) -> None:
         """Central bands of a new measurement, then of the state, and the state's median."""
@@ -345,10 +354,10 @@ def _draw_shares(axes, x, aleatoric, epistemic):
     axes.set_ylim(0.0, 1.0)
 
 
-def _finish(figure, rows, title):
+def _finish(figure, rows, panels, title):
     from matplotlib.ticker import MaxNLocator
 
-    figure.suptitle(title, fontsize=12)
+    figure.suptitle(title + panels.left_out, fontsize=12)
     for above, below in rows:
         below.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
         for axes in (above, below):

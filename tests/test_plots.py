@@ -13,6 +13,7 @@ from numpy.testing import assert_allclose
 
 import bayeshybrid as bh
 from bayeshybrid.faults import ModelError
+from bayeshybrid.forecast import Forecast, Part, Quantity
 from bayeshybrid.plots import density, moved
 
 LABELS = ("hare", "lynx")
@@ -176,12 +177,31 @@ def test_movement_in_words(contraction, words):
     assert moved(contraction) == words
 
 
-def test_a_site_must_be_named_where_there_are_several():
-    def model(x, a=None, b=None):
-        numpyro.sample("a", dist.Normal(x, 1.0), obs=a)
-        numpyro.sample("b", dist.Normal(x, 1.0), obs=b)
+def made(generator, inputs, **shapes) -> Forecast:
+    """A forecast of independent noise: sites to their shapes, nothing latent."""
+    observed = {name: Quantity(name, generator.normal(size=(50, *shape))) for name, shape in shapes.items()}
+    ones = {name: np.ones(shape) for name, shape in shapes.items()}
+    zeros = {name: np.zeros(shape) for name, shape in shapes.items()}
+    return Forecast(
+        observed=observed,
+        latent={},
+        aleatoric=Part(ones, ones),
+        epistemic=Part(zeros, ones),
+        total=Part(ones, ones),
+        inputs=inputs,
+        carried=(),
+        continued=(),
+        drawn_anew=(),
+        asked=50,
+        failures=0,
+        remarks=(),
+        conditional={},
+        replicates=1,
+    )
 
-    before = bh.simulate(model, {"x": np.arange(3.0)}, key=0, draws=20)
+
+def test_a_site_must_be_named_where_there_are_several(generator):
+    before = made(generator, {"x": np.arange(3.0)}, a=(3,), b=(3,))
     with pytest.raises(ModelError, match="observes a, b: choose one with site="):
         bh.plots.forecast(before)
     with pytest.raises(ModelError, match="no observed site 'c': there are a, b"):
@@ -189,13 +209,12 @@ def test_a_site_must_be_named_where_there_are_several():
     figure = bh.plots.forecast(before, site="b")
     assert figure.axes[0].get_ylabel() == "b"
     assert len(areas(figure.axes[0])) == 2  # nothing latent has the site's shape: no band of a state
+    with pytest.raises(ModelError, match="observes nothing"):
+        bh.plots.forecast(made(generator, {}))
 
 
-def test_along_chooses_another_axis_and_input():
-    def model(dose, times, y=None):
-        numpyro.sample("y", dist.Normal(dose[:, None] * times[None], 1.0).to_event(2), obs=y)
-
-    before = bh.simulate(model, {"dose": np.arange(2.0), "times": np.arange(3.0) + 1}, key=0, draws=50)
+def test_along_chooses_another_axis_and_input(generator):
+    before = made(generator, {"dose": np.arange(2.0), "times": np.arange(3.0) + 1}, y=(2, 3))
     assert bh.plots.forecast(before).axes[-1].get_xlabel() == "dose"
     figure = bh.plots.forecast(before, along="times", data={"times": np.array([2.0]), "y": [[7.0], [8.0]]})
     assert [axes.get_title() for axes in figure.axes[:2]] == ["0", "1"]
@@ -207,11 +226,15 @@ def test_along_chooses_another_axis_and_input():
         bh.plots.forecast(before, along="day")
 
 
-def test_a_single_number_is_drawn_wide_enough_to_be_seen():
-    def model(y=None):
-        numpyro.sample("y", dist.Normal(0.0, 1.0), obs=y)
+def test_many_units_are_cut_to_six_panels(generator):
+    before = made(generator, {"times": np.arange(3.0)}, y=(9, 3))
+    figure = bh.plots.forecast(before, along="times")
+    assert len(figure.axes) == 12
+    assert "first 6 of 9" in figure.get_suptitle()
 
-    before = bh.simulate(model, {}, key=0, draws=50)
+
+def test_a_single_number_is_drawn_wide_enough_to_be_seen(generator):
+    before = made(generator, {}, y=())
     figure = bh.plots.forecast(before)
     x, low, _ = edges(areas(figure.axes[0])["new measurement, 90 %"])
     assert np.ptp(x) > 0.5

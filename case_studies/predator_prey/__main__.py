@@ -6,6 +6,7 @@ import argparse
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows = forecast_rows(forecast, asked.until)
     held_out = {name: values[len(data["times"]) :] for name, values in _until(asked.until).items()}
 
+    summary, checked = unknowns(posterior), posterior.check(key=asked.key)
     tables = {
-        "summary": (str(posterior.summary()), posterior.summary().to_dict()),
+        "summary": (str(summary), summary.to_dict()),
         "verdict": (str(posterior.verdict), posterior.verdict.to_dict()),
-        "fit": (str(posterior.check(key=asked.key)), {"residuals": posterior.check(key=asked.key).residuals}),
+        "fit": (str(checked), {"inside": checked.inside, "residuals": checked.residuals}),
         "forecast": (forecast_in_words(rows), rows),
     }
     for title, (text, _) in tables.items():
@@ -82,6 +84,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _until(year: int) -> dict[str, np.ndarray]:
     """The record up to the last year that is forecast."""
     return read_pelts(year + YEARS_AHEAD)
+
+
+def unknowns(posterior: bh.Posterior) -> Any:
+    """The summary without what is derived from the unknowns, the populations of each year."""
+    summary = posterior.summary()
+    return replace(summary, rows=tuple(row for row in summary if np.isfinite(row.contraction)))
 
 
 def forecast_rows(forecast: bh.Forecast, until: int) -> list[dict[str, Any]]:

@@ -73,10 +73,27 @@ def equation(times, pelts=None):
     _observe(jnp.log(path.ys), noise, pelts)
 
 
-def lotka_volterra_and_missing(t, y, args):
-    """The equation and what it leaves out, which fades where nothing lives, so that no population turns negative."""
+def _solve_on_log_scale(field, start, times, args):
+    """The log populations, solved where no population can turn negative; the populations are a site of their own."""
+    log_path = bh.solve_ode(
+        "log_path",
+        field,
+        jnp.log(start),
+        times,
+        t0=FIRST_YEAR,
+        args=args,
+        labels=SPECIES,
+        unit="log kpelt",
+    )
+    numpyro.deterministic("path", jnp.exp(log_path.ys))
+    return log_path.ys
+
+
+def lotka_volterra_and_missing(t, log_y, args):
+    """Rates by the equation and by what it leaves out, which fades below one kpelt: nothing lives, nothing dies."""
     rates, missing = args
-    return lotka_volterra(t, y, rates) + missing(y) * y / (y + 1.0)
+    y = jnp.exp(log_y)
+    return lotka_volterra(t, y, rates) / y + missing(y) / (y + 1.0)
 
 
 def hybrid(times, pelts=None):
@@ -91,17 +108,7 @@ def hybrid(times, pelts=None):
         spread=SPREAD_PELTS,
         initial="zero",
     )
-    path = bh.solve_ode(
-        "path",
-        lotka_volterra_and_missing,
-        start,
-        times,
-        t0=FIRST_YEAR,
-        args=(rates, missing),
-        labels=SPECIES,
-        unit="kpelt",
-    )
-    _observe(jnp.log(path.ys), noise, pelts)
+    _observe(_solve_on_log_scale(lotka_volterra_and_missing, start, times, (rates, missing)), noise, pelts)
 
 
 def rates_from_network(t, log_y, rates):
@@ -110,7 +117,7 @@ def rates_from_network(t, log_y, rates):
 
 
 def network_only(times, pelts=None):
-    """A neural ODE: a network of the log state gives both rates, at most threefold a year up or down on log scale."""
+    """A neural ODE: a network of the log state gives both rates, at most 3 per year up or down."""
     start, noise = _start_and_noise()
     rates = bh.network(
         "rates",
@@ -121,18 +128,7 @@ def network_only(times, pelts=None):
         spread=SPREAD_LOG,
         bounds=(-3.0, 3.0),
     )
-    log_path = bh.solve_ode(
-        "log_path",
-        rates_from_network,
-        jnp.log(start),
-        times,
-        t0=FIRST_YEAR,
-        args=rates,
-        labels=SPECIES,
-        unit="log kpelt",
-    )
-    numpyro.deterministic("path", jnp.exp(log_path.ys))
-    _observe(log_path.ys, noise, pelts)
+    _observe(_solve_on_log_scale(rates_from_network, start, times, rates), noise, pelts)
 
 
 MODELS = {"equation": equation, "hybrid": hybrid, "network": network_only}
