@@ -49,8 +49,9 @@ def climb(
         said(evaluations)
         return -values, -gradients
 
-    points, values, gradients = _adam(down, np.array(starts, dtype=float))
-    points, values = _lbfgs(down, points, values, gradients)
+    with np.errstate(over="ignore", invalid="ignore"):  # a step that overflows fails and is halved
+        points, values, gradients = _adam(down, np.array(starts, dtype=float))
+        points, values = _lbfgs(down, points, values, gradients)
     return points, -values
 
 

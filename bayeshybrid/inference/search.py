@@ -96,6 +96,8 @@ def _in_units(target, spread, points):
 
 def _cluster(target, ends, values, spread):
     """End points that predict the same and lie equally high, best first."""
+    if not len(ends):
+        return []
     predicted, noise = _predict(target, ends)
     order = np.argsort(-values)
     groups: list[list[int]] = []

@@ -75,6 +75,11 @@ def infer(
         scout_key, search_key, run_key = jax.random.split(as_key(key), 3)
         target, scouts, scaled = _read(model, data, scout_key, starts, progress)
         search = find_basins(target, at_initial_values(target, scouts.points), search_key, progress)
+        if not search.basins:
+            raise StartError(
+                "no search found a finite density, so no chain can start: prior draws have one, but not with "
+                'every network that says initial="zero" at zero. Write initial="prior"'
+            )
         searched = time.monotonic()
         run = drive(chosen, target, search.basins, run_key, progress, time_limit)
         result = chosen.finish(target, run.state, run.chunks, search.basins)
