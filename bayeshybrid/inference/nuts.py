@@ -219,19 +219,21 @@ def _whiten(factor, q):
 
 
 def _disperse(target, middles, factors, keys):
-    """Starts at twice the spread about each middle, pulled half way back until the density is finite there."""
+    """Starts at twice the spread about each middle, pulled half way back while they lie too far down.
+
+    In a Gaussian of d unknowns the log density at twice the spread is about 2 d below the top; much further
+    down the shape is another, and a step size tuned there would be of no use.
+    """
     noise = np.asarray(jax.vmap(lambda key: jax.random.normal(key, middles.shape[1:]))(keys))
     offset = 2.0 * np.stack([_apply(factor, z) for factor, z in zip(factors, noise, strict=True)])
+    lowest = slopes(target, middles)[0] - 3.0 * middles.shape[1] - 10.0
     share = np.ones((len(middles), 1))
-    for _ in range(PULLS):
+    for pull in range(PULLS + 1):
         values, gradients = slopes(target, middles + share * offset)
-        lost = ~np.isfinite(values)
-        if not lost.any():
+        lost = ~(values >= lowest) | ~np.isfinite(values)
+        if not lost.any() or pull == PULLS:
             break
-        share[lost] *= 0.5
-    else:
-        share[lost] = 0.0
-        values, gradients = slopes(target, middles + share * offset)
+        share[lost] = 0.5 * share[lost] if pull < PULLS - 1 else 0.0
     return middles + share * offset, values, gradients
 
 
