@@ -18,6 +18,7 @@ FEWEST_DRAWS = 50
 FEW = 1e-3
 LOWEST_ENERGY = 0.3
 BASIN_THAT_MATTERS = 0.01
+SAME_HEIGHT = 2.0
 MOVED_LITTLE, MOVED_MUCH = 0.1, 0.7
 
 __all__ = [
@@ -38,8 +39,15 @@ def convergence_checks(quantities: Mapping[str, np.ndarray], claims: Sequence[st
     One check of each kind, at the quantity where it is worst. Fewer than four chains or fifty draws are "not
     assessable"; a quantity that is constant or not finite fails, and a chain that stood still is named.
     """
-    shape = next(iter(quantities.values())).shape
     claims = tuple(claims)
+    if not quantities:
+        return (
+            Check("R-hat and effective sample size", "not assessable", place="nothing varies", claims=claims),
+        )
+    shape = next(iter(quantities.values())).shape
+    stuck = _stuck_check(quantities, claims) if shape[1] >= FEWEST_DRAWS else ()
+    if stuck:
+        return stuck
     if shape[0] < FEWEST_CHAINS or shape[1] < FEWEST_DRAWS:
         measured = f"{shape[0]} chain(s) of {shape[1]} draws"
         remedy = f"run at least {FEWEST_CHAINS} chains of {FEWEST_DRAWS} draws or more"
@@ -52,21 +60,23 @@ def convergence_checks(quantities: Mapping[str, np.ndarray], claims: Sequence[st
                 claims=claims,
             ),
         )
-    stuck = [(name, chain) for name, draws in quantities.items() for chain in _stuck(draws)]
-    if stuck:
-        name, chain = stuck[0]
-        place = f"{name}, chain {chain}" + (f" and {len(stuck) - 1} more" if len(stuck) > 1 else "")
-        remedy = (
-            "the chain never moved: look at its start and at failed solves, or run again with another key"
-        )
-        return (Check("stuck chain", "fail", float(len(stuck)), 0.0, place, remedy, claims),)
     return _rhat_check(quantities, claims), _ess_check(quantities, claims)
 
 
-def _stuck(draws):
-    """Chains that stand still while the quantity is not the same in all."""
-    still = [chain for chain, row in enumerate(draws) if np.ptp(row) == 0 or not np.all(np.isfinite(row))]
-    return still
+def _stuck_check(quantities, claims):
+    """Chains in which a quantity stood still or was not finite, the first by name; none if all moved."""
+    still = [
+        (name, chain)
+        for name, draws in quantities.items()
+        for chain, row in enumerate(draws)
+        if not np.all(np.isfinite(row)) or np.ptp(row) == 0
+    ]
+    if not still:
+        return ()
+    chains = sorted({chain for _, chain in still})
+    place = f"{still[0][0]}, chain {', '.join(map(str, chains))}"
+    remedy = "the chain never moved: look at its start and at failed solves, or run again with another key"
+    return (Check("stuck chain", "fail", float(len(chains)), 0.0, place, remedy, claims),)
 
 
 def _rhat_check(quantities, claims):
@@ -88,12 +98,13 @@ def _ess_check(quantities, claims):
 def divergence_check(diverging: np.ndarray) -> Check:
     """Divergent transitions `(chain, draw)`: none pass, up to 0.1 % and spread out is a remark, more fails."""
     share = float(np.mean(diverging))
-    concentrated = diverging.sum() > 3 and diverging.sum(axis=1).max() > 0.75 * diverging.sum()
+    each = diverging.sum(axis=1)
+    concentrated = len(each) > 1 and each.sum() > 3 and each.max() > 0.75 * each.sum()
     state: State = (
         "pass" if share == 0 else "pass with remarks" if share <= FEW and not concentrated else "fail"
     )
     remedy = "raise target_acceptance, or reparametrise (a non-centred hierarchy, say)"
-    place = f"chain {int(diverging.sum(axis=1).argmax())}" if concentrated else ""
+    place = f"chain {int(each.argmax())}" if concentrated else ""
     return Check("divergent transitions", state, share, FEW, place, remedy)
 
 
@@ -153,10 +164,14 @@ def tolerance_check(differences: np.ndarray) -> Check:
     remedy = "solve with smaller rtol and atol: the solver's error is no longer small against the posterior"
     if not np.all(np.isfinite(differences)):
         lost = float(np.mean(~np.isfinite(differences)))
-        return Check("solver tolerance", "fail", lost, 0.0, "draws that an accurate solve cannot solve", remedy, claims)
+        return Check(
+            "solver tolerance", "fail", lost, 0.0, "draws that an accurate solve cannot solve", remedy, claims
+        )
     weights = np.exp(differences - differences.max())
     variation = float(np.std(weights) / np.mean(weights))
-    state: State = "pass" if variation < MOVED_LITTLE else "pass with remarks" if variation < MOVED_MUCH else "fail"
+    state: State = (
+        "pass" if variation < MOVED_LITTLE else "pass with remarks" if variation < MOVED_MUCH else "fail"
+    )
     return Check("solver tolerance (weights' variation)", state, variation, MOVED_LITTLE, "", remedy, claims)
 
 
@@ -202,6 +217,13 @@ def basin_checks(basins: Sequence[Basin], left_out: Sequence[Basin], draws: np.n
         return (
             Check("masses of the basins", "not assessable", place=f"{len(basins)} basins", remedy=remedy),
         )
+    best = max(b.log_density for b in shaped)
+    unsettled = [b for b in left_out if b.factor is None and b.log_density > best - SAME_HEIGHT]
+    if unsettled:
+        remedy = "a mode at an edge of what can be solved, or a flat ridge, may lie there: give more starts"
+        place = f"log density {unsettled[0].log_density:.2f} beside {best:.2f}"
+        name = "searches as high as the basins that ended off a maximum"
+        return (Check(name, "pass with remarks", float(len(unsettled)), 0.0, place, remedy),)
     return (Check("basins", "pass", float(len(basins)), 0.0, "all visited"),)
 
 

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from bayeshybrid.data import check_observation
-from bayeshybrid.faults import ModelError, StartError
+from bayeshybrid.faults import DataError, ModelError, StartError
 from bayeshybrid.inference.convergence import reasons_in_words
 from bayeshybrid.science.ode import Reason
 from bayeshybrid.survey import ask, draw_prior, slopes
@@ -54,14 +54,21 @@ def scout(target: Target, key: Any, wanted: int) -> Scouts:
     """
     if not target.layout.latent:
         raise ModelError("the model has no unknowns: nothing can be inferred. Give bh.parameter a prior")
+    if target.layout.absent:
+        raise DataError(
+            f"nothing that this model observes was given ({', '.join(target.layout.absent)}): give it, or write "
+            "bh.simulate to draw from the prior"
+        )
     points, tables, proper = [], [], True
     remarks: list[str] = []
     for attempt in range(MOST_ROUNDS):
         q, is_proper = draw_prior(target, jax.random.fold_in(key, attempt), SCOUTS)
-        seen = _evaluate(target, q)
-        if attempt == 0:
-            remarks = _check_data(target, seen["explained"])
-            _check_starts(target, seen["explained"])
+        told = ask(target, q, ["log_likelihood", "prior_slope", *EXPLAINED])
+        if attempt == 0:  # before the gradient is compiled, so that an error comes early
+            remarks = _check_data(target, told)
+            _check_starts(target, told)
+        density, gradient = slopes(target, q)
+        seen = {"density": density, "slope": gradient - told["prior_slope"], "explained": told}
         tables.append(seen)
         proper &= is_proper
         points.append(np.asarray(q)[np.isfinite(seen["density"])])
@@ -77,13 +84,6 @@ def scout(target: Target, key: Any, wanted: int) -> Scouts:
     return Scouts(found[:wanted], float(failed.mean()), reasons, tuple(remarks), proper)
 
 
-def _evaluate(target, q):
-    """Density, gradient and explanation at each point."""
-    density, gradient = slopes(target, q)
-    told = ask(target, q, ["log_likelihood", "prior_slope", *EXPLAINED])
-    return {"density": density, "slope": gradient - told["prior_slope"], "explained": told}
-
-
 def _check_data(target, explained):
     """The gate for every observed site; a support that moves with the unknowns must hold the data at some draw."""
     remarks: list[str] = []
@@ -93,8 +93,6 @@ def _check_data(target, explained):
         possible = np.any(explained["support"][site.name], axis=0)
         odd = check_observation(site.name, values, kinds, possible, site.support, site.tag.unit)
         remarks += odd if site in observed else []
-    if not observed:
-        remarks.append("the data observe nothing in this model: these are draws from its prior")
     return remarks
 
 
