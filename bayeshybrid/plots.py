@@ -24,7 +24,7 @@ COLUMNS = 4
 MOVED_MUCH, MOVED_SOME = 0.9, 0.5
 
 # Okabe and Ito's colours, of different lightness, so that they stay apart in grey; hatch and edge tell them too.
-STATE, MEASURED, INK, QUIET = "#0072B2", "#E69F00", "#222222", "#777777"
+STATE, MEASURED, INK, QUIET = "#0072B2", "#B86E00", "#222222", "#777777"
 OBSERVED_BAND = {"edgecolor": MEASURED, "linestyle": "--", "linewidth": 0.8}
 STATE_BAND = {"edgecolor": STATE, "linestyle": "-", "linewidth": 0.8}
 OBSERVED_STYLES = {
@@ -185,7 +185,7 @@ def parameters(posterior: Posterior) -> Figure:
         axes.set_title(f"{title}\n{moved(contraction)}", fontsize=9, loc="left")
         axes.set_ylabel(unit, fontsize=9)
     figure.suptitle("Unknowns before and after the data", fontsize=11)
-    _legend(figure, [figure.axes[0]])
+    _legend(figure, [figure.axes[0]], 3)
     return figure
 
 
@@ -261,7 +261,9 @@ class _Panels:
     def draw_bands(self, axes: Axes, panel: int) -> None:
         """Central bands of a new measurement, then of the state, and the state's median."""
         for mass, style in OBSERVED_STYLES.items():
-            self._band(axes, self.observed, panel, mass, f"new measurement, {100 * mass:.0f} %", style)
+            ends = self._band(axes, self.observed, panel, mass, f"new measurement, {100 * mass:.0f} %", style)
+            for end in ends[1:]:  # the edges stay in sight where the state's band covers them
+                axes.plot(ends[0], end, color=MEASURED, linestyle="--", linewidth=0.9, zorder=3)
         if self.state is None:
             return
         for mass, style in STATE_STYLES.items():
@@ -273,6 +275,7 @@ class _Panels:
         low, high = (self.split(end)[panel] for end in quantity.interval(mass))
         x, low, high = _wide(self.x, low, high)
         axes.fill_between(x, low, high, label=label, **style)
+        return x, low, high
 
 
 def _wide(x, *rows):
@@ -362,22 +365,17 @@ def _finish(figure, rows, panels, title):
         below.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
         for axes in (above, below):
             axes.spines[["top", "right"]].set_visible(False)
-    _legend(figure, rows[0])
+    _legend(figure, rows[0], min(5, 2 * len(rows) + 1))
 
 
-def _legend(figure, several):
+def _legend(figure, several, columns):
     """One legend below the figure for what these axes show, each label once."""
     found = {}
     for axes in several:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             found.setdefault(label, handle)
     figure.legend(
-        found.values(),
-        found.keys(),
-        loc="outside lower center",
-        ncols=min(4, len(found)),
-        frameon=False,
-        fontsize=9,
+        found.values(), found.keys(), loc="outside lower center", ncols=columns, frameon=False, fontsize=9
     )
 
 
