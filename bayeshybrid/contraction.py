@@ -52,7 +52,15 @@ def prior_contraction(
 
 
 def prior_draws(target: Target, key: Any, count: int = PRIOR_DRAWS) -> tuple[dict[str, np.ndarray], bool]:
-    """Draws of all unknowns from the prior by name, and whether every prior is proper."""
+    """Draws of all unknowns from the prior by name, `(count, ...)`, and whether every prior is proper.
+
+    ```python
+    from bayeshybrid.contraction import prior_draws
+    model = lambda y=None: numpyro.sample("y", dist.Normal(numpyro.sample("x", dist.Normal()), 1.0), obs=y)
+    drawn, proper = prior_draws(bh.Target(model, {"y": np.array(0.0)}), jax.random.key(0), 500)
+    assert proper and abs(drawn["x"].std() - 1.0) < 0.2
+    ```
+    """
     q, proper = draw_prior(target, key, count)
     values = ask(target, q, ["values"])["values"]
     return {site.name: values[site.name] for site in target.layout.latent}, proper

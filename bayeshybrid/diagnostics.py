@@ -27,7 +27,7 @@ def effective_sample_size(draws: np.ndarray) -> float:
 
     if not _varies(draws):
         return float("nan")
-    squares = (draws - draws.mean()) ** 2
+    squares = ((draws - draws.mean()) / np.ptp(draws)) ** 2  # in its own units: nothing overflows
     bulk = array_stats.ess(draws, method="bulk")
     tail = array_stats.ess(draws, method="tail", prob=(0.05, 0.95))
     square = array_stats.ess(squares, method="bulk") if _varies(squares) else bulk
