@@ -28,6 +28,7 @@ class Tag:
     - `initial`: `"zero"` where a search should begin at zero instead of at a prior draw.
 
     ```python
+    from bayeshybrid.sites import Tag, mapping, read
     tag = Tag("rates", unit="1/yr")
     infer = mapping(tag)
     assert read({"infer": infer}) == tag

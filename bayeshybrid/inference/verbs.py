@@ -62,7 +62,7 @@ def infer(
 
     ```python
     model = lambda y=None: numpyro.sample("y", dist.Normal(numpyro.sample("x", dist.Normal()), 1.0), obs=y)
-    posterior = bh.infer(model, {"y": np.array(2.0)}, bh.NUTS(draws=250, warmup=250), key=0)
+    posterior = bh.infer(model, {"y": np.array([1.9, 2.1, 2.4, 1.6])}, bh.NUTS(draws=500, warmup=250), key=0)
     assert posterior.verdict["scientific parameters"] == "pass"
     ```
     """
