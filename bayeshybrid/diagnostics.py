@@ -7,6 +7,8 @@ folding, and localization").
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 __all__ = ["effective_sample_size", "mean_error", "rhat"]
@@ -31,7 +33,7 @@ def effective_sample_size(draws: np.ndarray) -> float:
     bulk = array_stats.ess(draws, method="bulk")
     tail = array_stats.ess(draws, method="tail", prob=(0.05, 0.95))
     square = array_stats.ess(squares, method="bulk") if _varies(squares) else bulk
-    return float(np.min([bulk, tail, square]))
+    return float(np.min([_number(size) for size in (bulk, tail, square)]))
 
 
 def rhat(draws: np.ndarray) -> float:
@@ -61,8 +63,13 @@ def mean_error(draws: np.ndarray) -> float:
     """
     from arviz_stats.base import array_stats
 
-    return float(array_stats.mcse(draws, method="mean")) if _varies(draws) else float("nan")
+    return _number(array_stats.mcse(draws, method="mean")) if _varies(draws) else float("nan")
 
 
 def _varies(draws):
     return draws.shape[-1] > 3 and bool(np.all(np.isfinite(draws))) and float(np.ptp(draws)) > 0
+
+
+def _number(figure: Any) -> float:
+    """A figure of ArviZ, which comes as a number or an array without axes."""
+    return float(figure)

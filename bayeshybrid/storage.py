@@ -168,7 +168,7 @@ def _decoded_key(stored):
         raise DataError(
             f"the manifest names a key of kind {stored['kind']!r}; known are {', '.join(KEY_KINDS)}"
         )
-    return jax.random.wrap_key_data(data, impl=stored["kind"])
+    return jax.random.wrap_key_data(jax.numpy.asarray(data), impl=stored["kind"])
 
 
 # Reading

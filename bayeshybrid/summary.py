@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bayeshybrid import diagnostics
+from bayeshybrid.faults import ModelError
 
 if TYPE_CHECKING:
     from bayeshybrid.posterior import Posterior
@@ -24,8 +25,14 @@ class Row:
     - `error`: Monte Carlo standard error of the mean.
     - `rhat`, `ess`: R-hat, and the smallest of bulk, tail and squares effective sample size.
     - `unit`: as the model stated it.
-    - `contraction`: how much the data narrowed it; NaN for derived numbers.
-    - `prior_low`, `prior_high`: the same interval of its prior; NaN for derived numbers.
+    - `contraction`: how much the data narrowed it; NaN for derived numbers and improper priors.
+    - `prior_low`, `prior_high`: the same interval of its prior; NaN where `contraction` is.
+
+    ```python
+    from bayeshybrid.summary import Row
+    row = Row("x", 1.0, 0.1, 0.8, 1.2, 0.01, 1.0, 900.0, "m", 0.99, -2.0, 2.0)
+    assert row.low < row.mean < row.high
+    ```
     """
 
     name: str
@@ -98,7 +105,19 @@ def _cells(row):
 
 
 def summarise(posterior: Posterior, mass: float = 0.9, weights: bool = False) -> Summary:
-    """The summary of a posterior; see `Posterior.summary`."""
+    """The summary of a posterior; see `Posterior.summary`.
+
+    **Raises:** `ModelError` for a mass that is not between 0 and 1.
+
+    ```python
+    from bayeshybrid.summary import summarise
+    model = lambda y=None: numpyro.sample("y", dist.Normal(numpyro.sample("x", dist.Normal()), 1.0), obs=y)
+    posterior = bh.infer(model, {"y": np.array(2.0)}, bh.NUTS(draws=100, warmup=100), key=0)
+    assert [row.name for row in summarise(posterior, mass=0.5)] == ["x"]
+    ```
+    """
+    if not 0 < mass < 1:
+        raise ModelError(f"summary(mass={mass}): write a share between 0 and 1, such as 0.9")
     levels = ((1 - mass) / 2, (1 + mass) / 2)
     tags = {site.name: site.tag for site in posterior.target.layout.latent}
     tags |= {site.name: site.tag for site in posterior.target.layout.deterministic if site.tag is not None}
@@ -108,16 +127,18 @@ def summarise(posterior: Posterior, mass: float = 0.9, weights: bool = False) ->
         if tag is not None and tag.kind == "weight" and not weights:
             continue
         told = posterior.contraction.get(name)
-        prior = np.quantile(posterior.prior[name], levels, axis=0) if told is not None else None
+        prior = _prior_interval(posterior, name, told, levels)
         for index in np.ndindex(samples.shape[2:]):
-            draws = samples[(..., *index)]
-            low, high = np.quantile(draws, levels)
+            draws = np.asarray(samples[(..., *index)], float)
+            with np.errstate(invalid="ignore", over="ignore"):  # a derived number may be infinite
+                low, high = np.quantile(draws, levels)
+                mean, sd = draws.mean(), draws.std()
             ess = diagnostics.effective_sample_size(draws)
             rows.append(
                 Row(
                     name=_entry(name, index, tag.labels if tag else ()),
-                    mean=float(draws.mean()),
-                    sd=float(draws.std()),
+                    mean=float(mean),
+                    sd=float(sd),
                     low=float(low),
                     high=float(high),
                     error=diagnostics.mean_error(draws),
@@ -125,11 +146,21 @@ def summarise(posterior: Posterior, mass: float = 0.9, weights: bool = False) ->
                     ess=ess,
                     unit=(tag.unit or "") if tag else "",
                     contraction=float("nan") if told is None else float(told[index]),
-                    prior_low=float("nan") if prior is None else float(prior[(0, *index)]),
-                    prior_high=float("nan") if prior is None else float(prior[(1, *index)]),
+                    prior_low=float(prior[(0, *index)]),
+                    prior_high=float(prior[(1, *index)]),
                 )
             )
     return Summary(tuple(rows), mass)
+
+
+def _prior_interval(posterior, name, told, levels):
+    """Ends of the prior's interval; NaN where there is no contraction, because there the prior is not known.
+
+    An improper prior is "drawn" from a stand-in, which must never reach a reader, and whatever depends on it too.
+    """
+    if told is None or np.all(np.isnan(told)):
+        return np.full((2, *posterior.samples[name].shape[2:]), np.nan)
+    return np.where(np.isnan(told), np.nan, np.quantile(posterior.prior[name], levels, axis=0))
 
 
 def _entry(name, index, labels):
