@@ -40,7 +40,7 @@ class Quantity:
     ```python
     from bayeshybrid.forecast import Quantity
     q = Quantity("y", np.arange(101.0))
-    assert q.interval(0.9).tolist() == [5.0, 95.0]
+    assert np.allclose(q.interval(0.9), [5.0, 95.0])
     ```
     """
 
@@ -240,7 +240,7 @@ class _Plan:
 def _inputs(target, inputs):
     """The inputs as arrays and compiled-in values, observations left out."""
     always = {site.name for site in target.layout.observed}
-    if always and not target.layout.observation_arguments:
+    if always and not target.layout.observation_arguments and not target.layout.absent:
         raise ModelError(
             f"this model always observes {', '.join(sorted(always))}, so it cannot be asked what it expects: give "
             "the argument that carries the observation the default None, as in `def model(x, y=None)`"

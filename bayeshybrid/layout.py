@@ -41,6 +41,7 @@ class Latent:
     tag: sites.Tag
     plates: tuple[tuple[str, int], ...]
     event_dim: int
+    discrete: bool = False
     start: int = 0
     stop: int = 0
 
@@ -80,6 +81,7 @@ class Layout:
 
     - `latent`: the unknowns, ordered by group; `size` numbers in all.
     - `observed`: the observations: observed with the data, drawn without them.
+    - `absent`: names of observations, where not one of them was given: then they are drawn and all else is prior.
     - `soft`: sites observed with and without data, and factors; `pinned`: those of them that are sites.
     - `observation_arguments`: the arguments of the model that carry observations.
     - `asking`: networks that take the magnitude of their inputs from the data.
@@ -87,6 +89,7 @@ class Layout:
 
     latent: tuple[Latent, ...]
     observed: tuple[Observed, ...]
+    absent: tuple[str, ...]
     pinned: tuple[Observed, ...]
     soft: tuple[str, ...]
     solves: tuple[Solve, ...]
@@ -214,10 +217,16 @@ def read_layout(model: Callable[..., Any], arrays: Mapping[str, Any], fixed: Map
         observed = tuple(name for name in full["observed"] if name in bare["latent"])
     else:
         observed = tuple(full["observed"])
+    absent = ()
+    if not observed:
+        absent, arguments = _absent(model, arrays, constants, full["latent"])
+        full["observed"] |= {name: _unobserved(full["latent"].pop(name)) for name in absent}
+        observed = absent
     pinned = tuple(name for name in full["observed"] if name not in observed)
     return Layout(
         latent=_in_order(full["latent"].values()),
         observed=tuple(full["observed"][name] for name in observed),
+        absent=absent,
         pinned=tuple(full["observed"][name] for name in pinned),
         soft=pinned + full["factors"],
         solves=full["solves"],
@@ -249,6 +258,42 @@ def _observation_arguments(model, data, full, seen):
         if any(site in bare["latent"] for site in full["observed"]):
             found.append(name)
     return tuple(found)
+
+
+def _absent(model, arrays, constants, latent):
+    """The observations of a model called without any, and the arguments that would carry them.
+
+    `bh.observe` says so itself; a plain `numpyro.sample` shows it by becoming observed when an argument that
+    defaults to `None` is given values of the site's shape.
+    """
+    missing = [
+        name
+        for name, parameter in inspect.signature(model).parameters.items()
+        if parameter.default is None and name not in {**arrays, **constants}
+    ]
+    found = [name for name, site in latent.items() if site.tag.kind == "observation"]
+    arguments = []
+    for argument in missing:
+        candidates = list(reversed(latent.items()))
+        candidates.sort(key=lambda item: item[0] != argument)
+        for name, site in candidates:
+            trial = np.zeros(site.shape, int if site.discrete else float)
+            try:
+                given = abstract(
+                    lambda some: _describe(trace(model, {**some, **constants})),
+                    {**arrays, argument: trial},
+                )
+            except Exception:  # an argument that takes something else
+                continue
+            if name in given["observed"]:
+                found.append(name)
+                arguments.append(argument)
+                break
+    return tuple(dict.fromkeys(found)), tuple(arguments)
+
+
+def _unobserved(site):
+    return Observed(site.name, site.shape, site.tag, "")
 
 
 def _describe(found):
@@ -295,8 +340,8 @@ def _latent(name, site, renamed):
     plates = tuple((frame.name, frame.dim) for frame in site["cond_indep_stack"])
     tag = sites.read(site) or sites.Tag(_parent(name, renamed))
     unconstrained = shape if support.is_discrete else biject_to(support).inverse_shape(shape)
-    kind = replace(tag, kind="observation") if support.is_discrete else tag
-    return Latent(name, shape, tuple(unconstrained), kind, plates, site["fn"].event_dim)
+    discrete = bool(support.is_discrete)
+    return Latent(name, shape, tuple(unconstrained), tag, plates, site["fn"].event_dim, discrete)
 
 
 def _parent(name, renamed):
@@ -307,7 +352,14 @@ def _parent(name, renamed):
 
 def _in_order(latent):
     """The unknowns with their slices, the sites of a group side by side."""
-    discrete = [site.name for site in latent if site.tag.kind == "observation"]
+    latent = list(latent)
+    for site in latent:
+        if site.discrete and site.tag.kind == "observation":
+            raise DataError(
+                f"the observation {site.name!r} was not given and is discrete, so it cannot be an unknown: give it, "
+                "or leave it out of the model"
+            )
+    discrete = [site.name for site in latent if site.discrete]
     if discrete:
         raise ModelError(
             f"the unknown {discrete[0]!r} is discrete, and a gradient cannot move it: sum it out by hand (for a "

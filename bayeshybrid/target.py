@@ -262,7 +262,9 @@ class Target(eqx.Module):
         """The same target with the tolerances of its solvers `finer` times smaller and steps to match."""
         other = object.__new__(Target)
         for entry in dataclasses.fields(self):
-            object.__setattr__(other, entry.name, finer if entry.name == "finer" else getattr(self, entry.name))
+            object.__setattr__(
+                other, entry.name, finer if entry.name == "finer" else getattr(self, entry.name)
+            )
         return other
 
     # Within
@@ -301,6 +303,8 @@ class Target(eqx.Module):
                 continue
             value = jnp.sum(log_prob(site))
             scaled = value if site["scale"] is None else jnp.sum(site["scale"] * log_prob(site))
+            if name in self.layout.absent:
+                continue
             if name in observed:
                 likelihood = likelihood + scaled
             else:
