@@ -47,9 +47,9 @@ def rhat(draws: np.ndarray) -> float:
     """
     from arviz_stats.base import array_stats
 
-    return (
-        float(array_stats.rhat(draws, method="rank")) if _varies(draws) and len(draws) > 1 else float("nan")
-    )
+    if not _varies(draws) or len(draws) < 2:
+        return float("nan")
+    return _number(array_stats.rhat(draws, method="rank"))
 
 
 def mean_error(draws: np.ndarray) -> float:
