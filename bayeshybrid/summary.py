@@ -141,7 +141,7 @@ def summarise(posterior: Posterior, mass: float = 0.9, weights: bool = False) ->
                     sd=float(sd),
                     low=float(low),
                     high=float(high),
-                    error=diagnostics.mean_error(draws),
+                    error=float(np.hypot(diagnostics.mean_error(draws), _mass_error(posterior, draws))),
                     rhat=diagnostics.rhat(draws),
                     ess=ess,
                     unit=(tag.unit or "") if tag else "",
@@ -151,6 +151,16 @@ def summarise(posterior: Posterior, mass: float = 0.9, weights: bool = False) ->
                 )
             )
     return Summary(tuple(rows), mass)
+
+
+def _mass_error(posterior, draws):
+    """What the standard errors of the basins' masses add to that of a mean."""
+    basin = posterior.statistics.get("basin")
+    if basin is None:
+        return 0.0
+    errors = posterior.record["basins"]["mass_error"]
+    found = [(draws[basin == b].mean(), error) for b, error in enumerate(errors) if np.any(basin == b)]
+    return float(np.sqrt(sum(error**2 * (mean - draws.mean()) ** 2 for mean, error in found)))
 
 
 def _prior_interval(posterior, name, told, levels):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 
@@ -107,7 +107,10 @@ class Method(ABC):
         """How far it has come: done, total, and what it is doing."""
 
 
-def register(method: type[Method]) -> type[Method]:
+Kind = TypeVar("Kind", bound=Method)
+
+
+def register(method: type[Kind]) -> type[Kind]:
     """Enter a method into the table that the contract tests and the documentation read."""
     METHODS[method.__name__] = method
     return method

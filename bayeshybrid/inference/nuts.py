@@ -163,13 +163,16 @@ class NUTS(Method):
         raw = tuple(draws[which == b] for b in range(len(basins)))
         notes, pick = _mixture(which, basins, draws.shape[1], self.chains)
         limit = self.max_doublings
+        masses = {name: [getattr(basin, name) for basin in basins] for name in ("mass", "mass_error")}
+        if len(basins) > 1:
+            statistics["basin"] = np.broadcast_to(which[:, None], draws.shape[:2])
         return Result(
             draws=_take(draws, pick),
             statistics={name: _take(values, pick) for name, values in statistics.items()},
             raw=raw,
             checks=_trajectory_checks(statistics, limit, which) if draws.size else (),
             notes=notes,
-            extra={"step_size": np.exp(np.asarray(state.adaptation.log_step_size_avg)), "raw_basin": which},
+            extra={"step_size": np.exp(np.asarray(state.adaptation.log_step_size_avg)), "basins": masses},
         )
 
     def _renewals(self):
@@ -439,7 +442,7 @@ def _mixture(which, basins, draws, chains):
     order = np.resize(order, draws)
     chain = np.stack([order * chains + c for c in range(chains)])
     place = np.broadcast_to(np.arange(draws), chain.shape)
-    words = ", ".join(f"{weight:.3g}" for weight in weights)
+    words = ", ".join(f"{basin.mass:.3g} (standard error {basin.mass_error:.1g})" for basin in basins)
     note = f"{len(basins)} basins put together with masses {words}"
     return (
         note

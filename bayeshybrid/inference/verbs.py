@@ -189,4 +189,5 @@ def _versions():
 
 
 def _plain(extra):
-    return {name: np.asarray(value).tolist() for name, value in extra.items()}
+    """Arrays as lists, for a record that a file can hold."""
+    return jax.tree.map(lambda value: np.asarray(value).tolist(), extra)
