@@ -168,7 +168,7 @@ def _prior_interval(posterior, name, told, levels):
 
     An improper prior is "drawn" from a stand-in, which must never reach a reader, and whatever depends on it too.
     """
-    if told is None or np.all(np.isnan(told)):
+    if told is None:
         return np.full((2, *posterior.samples[name].shape[2:]), np.nan)
     return np.where(np.isnan(told), np.nan, np.quantile(posterior.prior[name], levels, axis=0))
 

@@ -40,6 +40,9 @@ def test_precise_means_do_not_hide_an_unknown_spread(generator):
     assert bulk > draws.size
     assert effective_sample_size(draws) < 0.1 * draws.size
     assert effective_sample_size(draws) < 0.05 * bulk
+    squares = array_stats.ess((draws - draws.mean()) ** 2, method="bulk")
+    assert np.isclose(effective_sample_size(draws), squares, rtol=1e-6)
+    assert squares < 0.9 * array_stats.ess(draws, method="tail", prob=(0.05, 0.95))
 
 
 @pytest.mark.parametrize("scale", [1e-140, 1e-3, 1.0, 1e6, 1e200])
