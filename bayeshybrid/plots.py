@@ -260,12 +260,13 @@ class _Panels:
 
     def draw_bands(self, axes: Axes, panel: int) -> None:
         """Central bands of a new measurement, then of the state, and the state's median."""
+        ends: tuple[Any, ...] = ()
         for mass, style in OBSERVED_STYLES.items():
             ends = self._band(axes, self.observed, panel, mass, f"new measurement, {100 * mass:.0f} %", style)
-            for end in ends[1:]:  # the edges stay in sight where the state's band covers them
-                axes.plot(ends[0], end, color=MEASURED, linestyle="--", linewidth=0.9, zorder=3)
         if self.state is None:
             return
+        for end in ends[1:]:  # the inner edges stay in sight where the state's band covers them
+            axes.plot(ends[0], end, color=MEASURED, linestyle="--", linewidth=0.9, zorder=3)
         for mass, style in STATE_STYLES.items():
             self._band(axes, self.state, panel, mass, f"state, {100 * mass:.0f} %", style)
         x, middle = _wide(self.x, self.split(self.state.quantile(0.5))[panel])

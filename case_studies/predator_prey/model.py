@@ -16,8 +16,8 @@ SPECIES = ("hare", "lynx")
 FIRST_YEAR = 1900.0
 
 # Where the populations lie, for the inputs of the networks: from the record's own magnitude, by eye.
-TYPICAL_PELTS, SPREAD_PELTS = (30.0, 20.0), (20.0, 15.0)
-TYPICAL_LOG, SPREAD_LOG = (3.3, 2.7), (0.7, 0.8)
+TYPICAL_PELTS, SPREAD_PELTS = np.array([30.0, 20.0]), np.array([20.0, 15.0])
+TYPICAL_LOG, SPREAD_LOG = np.array([3.3, 2.7]), np.array([0.7, 0.8])
 
 
 def read_pelts(until: float = np.inf) -> dict[str, np.ndarray]:
