@@ -180,7 +180,8 @@ def _choose(method):
 def _constrained(target, draws):
     """Unknowns and derived quantities by name, `(chain, draw, ...)`."""
     flat = ask(target, draws.reshape(-1, draws.shape[-1]), ["values"])["values"]
-    return {name: v.reshape(*draws.shape[:2], *v.shape[1:]) for name, v in flat.items()}
+    names = [site.name for site in target.layout.latent + target.layout.deterministic]
+    return {name: flat[name].reshape(*draws.shape[:2], *flat[name].shape[1:]) for name in names}
 
 
 def _versions():
