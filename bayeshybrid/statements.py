@@ -14,9 +14,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
 from jax.core import Tracer
 from jaxtyping import Array, Float, PyTree
-from numpyro.primitives import apply_stack
+from numpyro.primitives import _PYRO_STACK, apply_stack
 
 from bayeshybrid.faults import ModelError
 from bayeshybrid.networks import recording
@@ -84,6 +85,7 @@ def solve_ode(
     assert abs(bh.simulate(model, {"times": jnp.array([2.0])}, key=0, draws=2).latent["end"].mean[0] - 0.3679) < 1e-4
     ```
     """
+    name = _scoped(name)
     y0, times, start = (jnp.asarray(x, dtype=float) for x in (y0, times, t0))
     axes = _axes(in_axes, name)
     _check_shapes(name, y0, times, start, axes, labels)
@@ -135,8 +137,24 @@ def solve_ode(
         "initial": lambda: begin(y0, args, start),
         "visited": lambda: visit(finite.ys, times, args),
     }
-    apply_stack(message)
+    _publish(message)
     return finite if message["heard"] else _unheard(name, solution, finite)
+
+
+def _publish(message):
+    """To all handlers; to ours also past numpyro's `block`, which hides sites and must not hide a failure."""
+    apply_stack(message)
+    for handler in reversed(_PYRO_STACK):
+        if not message["heard"] and getattr(handler, "hears_solutions", False):
+            handler.process_message(message)
+
+
+def _scoped(name):
+    """The name with the prefixes that `numpyro.handlers.scope` gives to the sites around it."""
+    for handler in reversed(_PYRO_STACK):
+        if isinstance(handler, numpyro.handlers.scope):
+            name = f"{handler.prefix}{handler.divider}{name}"
+    return name
 
 
 def _axes(in_axes, name):

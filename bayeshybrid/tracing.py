@@ -49,6 +49,8 @@ class Run:
 class _Listener(Messenger):
     """Reads the package's own messages and gives every plate all its rows where no key asks otherwise."""
 
+    hears_solutions = True
+
     def __init__(self, found: Run, scalings: Mapping[str, Any], whole: bool, finer: float) -> None:
         super().__init__()
         self.found = found
