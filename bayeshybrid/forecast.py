@@ -213,10 +213,7 @@ def forecast_draws(
     keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(asked))
     program = partial(_outcomes, target, tuple(sorted(fixed.items())), k, arrays)
     outcome = in_batches(program, (carried, np.asarray(jax.vmap(jax.random.key_data)(keys))))
-    good = np.ones(asked, bool)
-    for reasons in outcome.reasons.values():
-        good &= (reasons == 0).reshape(asked, -1).all(axis=1)
-    why = _reasons(outcome)
+    good, why = _sound(outcome, asked)
     if not good.any():
         raise ModelError(f"every one of {asked} draws failed to solve at these inputs: {why}")
     outcome = jax.tree.map(lambda x: x[good], outcome)
@@ -334,11 +331,20 @@ def _outcomes(target, fixed, replicates, arrays, rows):
     return jax.vmap(one)(*rows)
 
 
-def _reasons(outcome):
+def _sound(outcome, asked):
+    """Which draws were solved and gave finite observations, and why the others did not."""
     from bayeshybrid.science.ode import describe
 
+    solved, finite = np.ones(asked, bool), np.ones(asked, bool)
+    for reasons in outcome.reasons.values():
+        solved &= (reasons == 0).reshape(asked, -1).all(axis=1)
+    for values in outcome.observed.values():
+        finite &= np.isfinite(values).reshape(asked, -1).all(axis=1)
     codes = {int(code) for reasons in outcome.reasons.values() for code in np.unique(reasons) if code}
-    return "; ".join(describe(code) for code in sorted(codes))
+    why = [describe(code) for code in sorted(codes)]
+    if np.any(solved & ~finite):
+        why.append("an observation is NaN or infinite although the model was solved")
+    return solved & finite, "; ".join(why)
 
 
 def _forecast(target, outcome, inputs, plan, counts, remarks):

@@ -21,6 +21,7 @@ SAME_PREDICTION = 0.3
 SAME_HEIGHT = 2.0
 NEGLIGIBLE = 0.01
 AT_MOST = 4
+OUT_OF_REACH = 10.0
 PROPOSALS = 1000
 KHAT_LIMIT = min(1 - 1 / np.log10(PROPOSALS), 0.7)
 SAME_WEIGHT = 0.01
@@ -254,6 +255,10 @@ def _keep(basins, size):
         head, rest = basins[0], tuple(basins[1:])
         members = np.concatenate([basin.members for basin in basins])[:STARTS]
         return (replace(head, members=members),), rest, (note,)
+    if basins[0].log_density > max(b.log_density for b in shaped) + OUT_OF_REACH:
+        note = "the highest searches did not end in a maximum: chains start there, without curvature"
+        unknown = (replace(b, mass=float("nan"), mass_error=float("nan")) for b in basins[1:])
+        return (basins[0],), tuple(unknown), (note,)
     heavy = [b for b in shaped if not b.mass < NEGLIGIBLE]
     heavy = sorted(heavy, key=lambda b: -b.log_density)[:AT_MOST]
     if len(heavy) == 1:
