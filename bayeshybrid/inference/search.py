@@ -213,7 +213,7 @@ def _tail_shape(log_weights):
     if np.std(log_weights) < SAME_WEIGHT:
         return -np.inf
     ratios = np.exp(log_weights - log_weights.max())
-    return float(array_stats.pareto_khat(ratios[None], r_eff=1.0, tail="right"))
+    return np.asarray(array_stats.pareto_khat(ratios[None], r_eff=1.0, tail="right")).item()
 
 
 def _importance_weights(target, basins, rough, key, freedom):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from bayeshybrid.science.ode import Reason
 from bayeshybrid.verdict import FORECASTS, PARAMETERS
 from tests.problems import LINEAR_X, PROBLEMS, linear_answer, mirrored_log_density, share_above
 
-SETTINGS = {"draws": 500, "warmup": 500}
+SETTINGS: dict[str, Any] = {"draws": 500, "warmup": 500}
 
 
 def independent(generator, chains=4, draws=500):

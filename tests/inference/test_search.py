@@ -45,6 +45,7 @@ def test_one_basin_with_the_curvature_of_the_closed_form():
     assert len(found.basins[0].members) == found.starts == 32
     assert np.allclose(found.basins[0].mode, mean, atol=1e-3)
     factor = found.basins[0].factor
+    assert factor is not None
     assert np.allclose(factor @ factor.T, covariance, rtol=1e-5)
     assert np.allclose(factor, np.tril(factor))
 
