@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from numpyro.distributions import biject_to
 
 from bayeshybrid import sites
@@ -48,12 +49,17 @@ class Latent:
 
 @dataclass(frozen=True)
 class Observed:
-    """One observed site, with what its distribution can give, in words."""
+    """One observed site.
+
+    - `support`: what its distribution can give, in words.
+    - `constant`: whether it is observed at a number that stands in the model itself.
+    """
 
     name: str
     shape: tuple[int, ...]
     tag: sites.Tag
     support: str
+    constant: bool = False
 
 
 @dataclass(frozen=True)
@@ -218,10 +224,10 @@ def read_layout(model: Callable[..., Any], arrays: Mapping[str, Any], fixed: Map
     else:
         observed = tuple(full["observed"])
     absent = ()
-    if not observed:
+    if not arguments and all(full["observed"][name].constant for name in observed):
         absent, arguments = _absent(model, arrays, constants, full["latent"])
         full["observed"] |= {name: _unobserved(full["latent"].pop(name)) for name in absent}
-        observed = absent
+        observed = absent or observed
     pinned = tuple(name for name in full["observed"] if name not in observed)
     return Layout(
         latent=_in_order(full["latent"].values()),
@@ -331,7 +337,8 @@ def _observed(name, site):
             f"compare every value with every other, {joint} in all: give both the same shape"
         )
     tag = sites.read(site) or sites.Tag(name, kind="observation")
-    return Observed(name, given, tag, support_in_words(site["fn"].support))
+    constant = not given and not isinstance(site["value"], Tracer)
+    return Observed(name, given, tag, support_in_words(site["fn"].support), constant)
 
 
 def _latent(name, site, renamed):

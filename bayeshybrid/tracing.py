@@ -239,6 +239,9 @@ def place_constrained(values: Mapping[str, Any]) -> Callable[[Any], Any]:
         if site["kwargs"]["rng_key"] is None:
             return None
         drawn = site["fn"].sample(site["kwargs"]["rng_key"], site["kwargs"].get("sample_shape", ()))
+        index = site["infer"].get("_scan_current_index")
+        if index is not None and jnp.ndim(value) == len(shape) + 1:
+            return jnp.where(index < len(value), value[index], drawn)
         return drawn.at[tuple(slice(0, n) for n in jnp.shape(value))].set(value)
 
     return place
