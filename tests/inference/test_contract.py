@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import get_args
+from typing import Any, get_args
 
 import jax
 import numpy as np
@@ -17,9 +17,11 @@ from bayeshybrid.inference.method import METHODS, Basin, Chunk, Claim, Method, R
 from bayeshybrid.keys import as_key
 from tests.problems import PROBLEMS, linear_answer
 
-# Settings with which each method ends in a moment, and one that is different from its default.
-QUICK: dict[str, dict[str, int]] = {"NUTS": {"draws": 60, "warmup": 60}}
-OTHER: dict[str, dict[str, int]] = {"NUTS": {"draws": 61}}
+# Settings with which each method ends in a moment, and others that differ from its defaults.
+QUICK: dict[str, dict[str, Any]] = {"NUTS": {"draws": 60, "warmup": 60}}
+OTHER: dict[str, dict[str, Any]] = {"NUTS": {"draws": 61}}
+# Settings with which it can be held to its claim.
+LONG: dict[str, dict[str, Any]] = {"NUTS": {"draws": 500, "warmup": 500}}
 
 
 @pytest.fixture(params=sorted(METHODS))
@@ -165,13 +167,13 @@ def test_what_is_claimed_holds(fit: Callable[..., bh.Posterior], name):
     """An exact method finds the closed form; any other may not pass as exact by silence."""
     if METHODS[name].claims != "exact":
         pytest.skip("claims no exactness")
-    posterior = fit("linear", METHODS[name](draws=500, warmup=500))
+    posterior = fit("linear", METHODS[name](**LONG[name]))
     mean, _, _ = linear_answer()
     for i in range(2):
         w = posterior.samples["w"][..., i]
         assert abs(w.mean() - mean[i]) < 4 * mean_error(w)
     assert posterior.verdict.state == "pass"
-    assert posterior.method == repr(METHODS[name](draws=500, warmup=500))
+    assert posterior.method == repr(METHODS[name](**LONG[name]))
 
 
 def test_registering_is_one_row(monkeypatch):

@@ -164,10 +164,10 @@ def test_reasons_are_counted_once_each():
     assert [name.split(":")[0] for name in counts] == ["one", "two"]
 
 
-def basin(mode, mass, log_density=0.0, factor=1.0):
-    mode = np.array([mode])
+def basin(mode: float, mass: float, log_density: float = 0.0, factor: float | None = 1.0) -> Basin:
+    place = np.array([mode])
     shape = None if factor is None else np.array([[factor]])
-    return Basin(mode, log_density, mode[None], shape, np.ones(1), mass, 0.01)
+    return Basin(place, log_density, place[None], shape, np.ones(1), mass, 0.01)
 
 
 def draws_at(*places):
