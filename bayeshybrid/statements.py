@@ -38,10 +38,10 @@ __all__ = ["PRECISION", "SOLUTION", "solve_ode"]
 def solve_ode(
     name: str,
     field: Callable[[Any, Array, Any], Array],
-    y0: Float[Array, "..."],
-    times: Float[Array, "..."],
+    y0: Float[Array, "..."] | np.ndarray | float,
+    times: Float[Array, "..."] | np.ndarray,
     *,
-    t0: Float[Array, "..."] | float,
+    t0: Float[Array, "..."] | np.ndarray | float,
     args: PyTree = None,
     in_axes: int | Sequence[Any] | None = None,
     labels: Sequence[str] | None = None,
