@@ -7,20 +7,19 @@ from functools import lru_cache, partial
 from typing import Any, ClassVar, NamedTuple, cast
 
 import jax
-import jax.extend.core
 import jax.numpy as jnp
 import numpy as np
 
-from bayeshybrid import configuration
 from bayeshybrid.faults import ModelError
+from bayeshybrid.inference.chains import dispersed, middle_of, mixture
+from bayeshybrid.inference.devices import mesh_of, over_devices, settled
 from bayeshybrid.inference.method import Basin, Chunk, Claim, Method, Result, register
-from bayeshybrid.survey import slopes
+from bayeshybrid.inference.whitening import factor_of, pull_back, push_back, renewed, square, unwhiten, whiten
 from bayeshybrid.target import Target
 
 CAPACITY = 100
 REFRESH = (0.1, 0.25, 0.5)
 DENSE_UP_TO = 150
-PULLS = 10
 
 STATISTICS = (
     ("lp", "energy", "acceptance_rate", "step_size"),
@@ -104,17 +103,17 @@ class NUTS(Method):
         size = target.layout.size
         dense = self.metric == "dense" or (self.metric == "auto" and size <= DENSE_UP_TO)
         which = np.repeat(np.arange(len(basins)), self.chains)
-        factors = [_factor(basin, dense) for basin in basins]
-        middles = [_middle(basins[b], turn) for turn, b in zip(_turns(which), which, strict=True)]
+        factors = [factor_of(basin, dense) for basin in basins]
+        middles = [middle_of(basin, turn) for basin in basins for turn in range(self.chains)]
         start_keys, keys = (
             jax.vmap(partial(jax.random.fold_in, root))(jnp.arange(len(which)))
             for root in jax.random.split(key)
         )
         factor = np.stack([factors[b] for b in which])
-        position, log_density, gradient = _disperse(target, np.stack(middles), factor, start_keys)
+        position, log_density, gradient = dispersed(target, np.stack(middles), factor, start_keys)
         adapt, _ = _dual_averaging(self.target_acceptance)
         adaptation = jax.vmap(adapt)(jnp.full(len(which), size**-0.25))
-        return _settled(
+        return settled(
             State(
                 key=jax.vmap(jax.random.key_data)(keys),
                 iteration=np.zeros(len(which), int),
@@ -138,7 +137,7 @@ class NUTS(Method):
         program = _program(self.target_acceptance, self.max_doublings, len(state.iteration))
         state, draws, statistics = program(target, state, jnp.asarray(length), jnp.asarray(self.warmup))
         if int(state.iteration[0]) in self._renewals():
-            state = _settled(_renew(self, jax.tree.map(np.asarray, state)))
+            state = settled(_renew(jax.tree.map(np.asarray, state)))
         kept = jax.tree.map(lambda x: np.asarray(x)[:, :length], (draws, statistics))
         return state, Chunk(*kept)
 
@@ -161,83 +160,28 @@ class NUTS(Method):
         }
         which = np.asarray(state.basin)
         raw = tuple(draws[which == b] for b in range(len(basins)))
-        notes, pick = _mixture(which, basins, draws.shape[1], self.chains)
-        limit = self.max_doublings
-        masses = {name: [getattr(basin, name) for basin in basins] for name in ("mass", "mass_error")}
+        checks = _trajectory_checks(statistics, self.max_doublings, which) if draws.size else ()
         if len(basins) > 1:
             statistics["basin"] = np.broadcast_to(which[:, None], draws.shape[:2])
+        chain, place, notes = mixture(basins, self.chains, draws.shape[1])
+        masses = {name: [getattr(basin, name) for basin in basins] for name in ("mass", "mass_error")}
         return Result(
-            draws=_take(draws, pick),
-            statistics={name: _take(values, pick) for name, values in statistics.items()},
+            draws=draws[chain, place],
+            statistics={name: values[chain, place] for name, values in statistics.items()},
             raw=raw,
-            checks=_trajectory_checks(statistics, limit, which) if draws.size else (),
+            checks=checks,
             notes=notes,
-            extra={"step_size": np.exp(np.asarray(state.adaptation.log_step_size_avg)), "basins": masses},
+            extra={
+                "step_size": np.exp(np.asarray(state.adaptation.log_step_size_avg)),
+                "basins": masses,
+                "devices": mesh_of(len(which)).size,
+            },
         )
 
     def _renewals(self):
         """Iterations after which the metric is estimated anew, where enough draws lie behind them."""
         marks = sorted({round(share * self.warmup) for share in REFRESH})
         return [mark for before, mark in zip([0, *marks], marks, strict=False) if mark - before >= 20]
-
-
-def _turns(which):
-    """The index of each chain within its basin."""
-    return [int(np.sum(which[:i] == b)) for i, b in enumerate(which)]
-
-
-def _middle(basin, turn):
-    """About which point a chain starts, by its index within the basin.
-
-    Where the basin is a maximum's, chains go to all of the searches that ended in it, in the order of van der
-    Corput (0, 1/2, 1/4, 3/4, ... of the way through them), so that modes which predict the same are noticed
-    when the chains disagree. Elsewhere the searches have not settled, and the best of them are taken.
-    """
-    count = len(basin.members)
-    if basin.factor is None:
-        return basin.members[turn % count]
-    way = sum((turn >> bit & 1) / 2 ** (bit + 1) for bit in range(turn.bit_length()))
-    return basin.members[int(way * count)]
-
-
-def _factor(basin, dense):
-    factor = np.asarray(basin.spread if basin.factor is None else basin.factor)
-    if dense:
-        return factor if factor.ndim == 2 else np.diag(factor)
-    return factor if factor.ndim == 1 else np.sqrt(np.sum(factor**2, axis=1))
-
-
-def _apply(factor, z):
-    return factor @ z if factor.ndim == 2 else factor * z
-
-
-def _pull_back(factor, gradient):
-    return factor.T @ gradient if factor.ndim == 2 else factor * gradient
-
-
-def _whiten(factor, q):
-    if factor.ndim == 2:
-        return jax.scipy.linalg.solve_triangular(factor, q, lower=True)
-    return q / factor
-
-
-def _disperse(target, middles, factors, keys):
-    """Starts at twice the spread about each middle, pulled half way back while they lie too far down.
-
-    In a Gaussian of d unknowns the log density at twice the spread is about 2 d below the top; much further
-    down the shape is another, and a step size tuned there would be of no use.
-    """
-    noise = np.asarray(jax.vmap(lambda key: jax.random.normal(key, middles.shape[1:]))(keys))
-    offset = 2.0 * np.stack([_apply(factor, z) for factor, z in zip(factors, noise, strict=True)])
-    lowest = slopes(target, middles)[0] - 3.0 * middles.shape[1] - 10.0
-    share = np.ones((len(middles), 1))
-    for pull in range(PULLS + 1):
-        values, gradients = slopes(target, middles + share * offset)
-        lost = ~(values >= lowest) | ~np.isfinite(values)
-        if not lost.any() or pull == PULLS:
-            break
-        share[lost] = 0.5 * share[lost] if pull < PULLS - 1 else 0.0
-    return middles + share * offset, values, gradients
 
 
 def _dual_averaging(target_acceptance):
@@ -249,59 +193,14 @@ def _dual_averaging(target_acceptance):
 
 
 @lru_cache(maxsize=32)
-def _mesh(chains):
-    """As many local devices as divide the chains evenly."""
-    devices = jax.local_devices()
-    count = max(n for n in range(1, len(devices) + 1) if chains % n == 0)
-    return jax.make_mesh(
-        (count,), ("chains",), devices=devices[:count], axis_types=(jax.sharding.AxisType.Auto,)
-    )
-
-
-def _settled(state):
-    """The state laid out over the devices as the program returns it, so that it is compiled once."""
-    sharding = jax.sharding.NamedSharding(_mesh(len(state.iteration)), jax.sharding.PartitionSpec("chains"))
-    return jax.device_put(jax.tree.map(np.asarray, state), sharding)
-
-
-@lru_cache(maxsize=32)
 def _program(target_acceptance, max_doublings, chains):
     """One executable for every chunk of every length of run, the chains spread over the local devices."""
-    mesh = _mesh(chains)
-    spread = jax.sharding.PartitionSpec("chains")
-    everywhere = jax.sharding.PartitionSpec()
 
     def chunk(target, state, length, warmup):
         turn = partial(_transition, target_acceptance, max_doublings, target, warmup)
         return _chunk(turn, state, length)
 
-    def over_devices(target, state, length, warmup):
-        run = _traced(chunk, target, _share(state, mesh.size), length, warmup)
-        places = (everywhere, spread, everywhere, everywhere)
-        mapped = jax.shard_map(run, mesh=mesh, in_specs=places, out_specs=spread, check_vma=False)
-        return mapped(target, state, length, warmup)
-
-    return jax.jit(over_devices, compiler_options=configuration.compile_options())
-
-
-def _share(state, devices):
-    """The shapes of one device's part of the state."""
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((x.shape[0] // devices, *x.shape[1:]), x.dtype), state)
-
-
-def _traced(function, *arguments):
-    """`function` as it is traced outside of any mesh.
-
-    Inside of one, the backward pass of a diffrax solve sees arrays that know of the mesh beside arrays that do
-    not, and equinox 0.13 refuses them ("called with different dynamic arguments").
-    """
-    program, results = jax.make_jaxpr(function, return_shape=True)(*arguments)
-
-    def run(*arguments):
-        leaves = jax.extend.core.jaxpr_as_fun(program)(*jax.tree.leaves(arguments))
-        return jax.tree.unflatten(jax.tree.structure(results), leaves)
-
-    return run
+    return over_devices(chunk, chains)
 
 
 def _chunk(turn, state, length):
@@ -330,13 +229,13 @@ def _transition(target_acceptance, max_doublings, target, warmup, state):
     from blackjax.mcmc.hmc import HMCState
 
     def log_density(z):
-        return target.log_density(_apply(state.factor, z))
+        return target.log_density(unwhiten(state.factor, z))
 
     _, update = _dual_averaging(target_acceptance)
     warming = state.iteration < warmup
     log_step = jnp.where(warming, state.adaptation.log_step_size, state.adaptation.log_step_size_avg)
     start = HMCState(
-        _whiten(state.factor, state.position), state.log_density, _pull_back(state.factor, state.gradient)
+        whiten(state.factor, state.position), state.log_density, pull_back(state.factor, state.gradient)
     )
     key, step_key = jax.random.split(jax.random.wrap_key_data(state.key))
     end, info = nuts.build_kernel()(
@@ -347,7 +246,8 @@ def _transition(target_acceptance, max_doublings, target, warmup, state):
         jnp.ones_like(state.position),
         max_doublings,
     )
-    position = _apply(state.factor, end.position)
+    z, slope = cast(jax.Array, end.position), cast(jax.Array, end.logdensity_grad)
+    position = unwhiten(state.factor, z)
     adaptation = update(state.adaptation, info.acceptance_rate)
     adaptation = jax.tree.map(lambda new, old: jnp.where(warming, new, old), adaptation, state.adaptation)
     following = state._replace(
@@ -355,24 +255,13 @@ def _transition(target_acceptance, max_doublings, target, warmup, state):
         iteration=state.iteration + 1,
         position=position,
         log_density=end.logdensity,
-        gradient=_push_gradient(state.factor, end.logdensity_grad),
+        gradient=push_back(state.factor, slope),
         adaptation=adaptation,
-        total=state.total + end.position,
-        squares=state.squares + _square(end.position, state.factor.ndim),
+        total=state.total + z,
+        squares=state.squares + square(z, state.factor.ndim == 2),
         count=state.count + 1,
     )
     return following, (position, _statistics(end, info, log_step, state.factor))
-
-
-def _push_gradient(factor, gradient):
-    """A gradient by whitened coordinates as a gradient by the target's own."""
-    if factor.ndim == 2:
-        return jax.scipy.linalg.solve_triangular(factor, gradient, lower=True, trans=1)
-    return gradient / factor
-
-
-def _square(z, ndim):
-    return jnp.outer(z, z) if ndim == 2 else z**2
 
 
 def _statistics(end, info, log_step, factor):
@@ -390,69 +279,21 @@ def _statistics(end, info, log_step, factor):
         "turning": info.is_turning,
         "diverging": info.is_divergent & ~failed,
         "failed": info.is_divergent & failed,
-        "failed_at": _apply(factor, jnp.where(failed_left, left.position, right.position)),
+        "failed_at": unwhiten(factor, jnp.where(failed_left, left.position, right.position)),
     }
 
 
-@partial(jax.jit, static_argnums=0)
-def _renew(method, state):
-    """A metric from the draws since the last one, pooled within each basin, shrunk towards the last one.
-
-    In whitened coordinates the last metric is the identity; the weights are Stan's (Stan Development Team,
-    reference manual, "HMC algorithm parameters").
-    """
-    same = (state.basin[:, None] == state.basin[None, :]).astype(state.position.dtype)
-    count = state.count[0]
-    mean = state.total / count
-    scatter = state.squares / count - jax.vmap(lambda m: _square(m, state.factor.ndim - 1))(mean)
-    pooled = jnp.einsum("ab,b...->a...", same / same.sum(axis=1, keepdims=True), scatter)
-    number = count * same.sum(axis=1)
-    weight = (number / (number + 5.0)).reshape((-1,) + (1,) * (pooled.ndim - 1))
-    if state.factor.ndim == 3:
-        identity = jnp.eye(state.position.shape[1])[None]
-        spread = jnp.linalg.cholesky(weight * pooled + (1 - weight) * identity)
-        factor = jnp.matmul(state.factor, spread)
-    else:
-        factor = state.factor * jnp.sqrt(weight * pooled + (1 - weight))
-    sound = jnp.all(jnp.isfinite(factor), axis=tuple(range(1, factor.ndim)), keepdims=True)
-    factor = jnp.where(sound, factor, state.factor)
-    start, _ = _dual_averaging(method.target_acceptance)
+@jax.jit
+def _renew(state):
+    """The state with a metric from the draws since the last one, and the step size tuned from there on."""
+    start, _ = _dual_averaging(0.5)  # what it is tuned for plays no part in its start
     return state._replace(
-        factor=factor,
+        factor=renewed(state.factor, state.basin, state.count, state.total, state.squares),
         adaptation=jax.vmap(start)(jnp.exp(state.adaptation.log_step_size)),
         total=jnp.zeros_like(state.total),
         squares=jnp.zeros_like(state.squares),
         count=jnp.zeros_like(state.count),
     )
-
-
-def _mixture(which, basins, draws, chains):
-    """Which chain and draw fills each place of the answer."""
-    if len(basins) == 1:
-        return (), (
-            np.arange(len(which))[:, None] * np.ones((1, draws), int),
-            np.arange(draws)[None].repeat(len(which), 0),
-        )
-    masses = np.array([basin.mass for basin in basins])
-    known = bool(np.all(np.isfinite(masses)))
-    weights = masses / masses.sum() if known else np.full(len(basins), 1 / len(basins))
-    order = np.random.default_rng(0).permutation(
-        np.repeat(np.arange(len(basins)), np.round(weights * draws).astype(int))
-    )
-    order = np.resize(order, draws)
-    chain = np.stack([order * chains + c for c in range(chains)])
-    place = np.broadcast_to(np.arange(draws), chain.shape)
-    words = ", ".join(f"{basin.mass:.3g} (standard error {basin.mass_error:.1g})" for basin in basins)
-    note = f"{len(basins)} basins put together with masses {words}"
-    return (
-        note
-        if known
-        else f"{len(basins)} basins whose masses could not be estimated, put together in equal parts",
-    ), (chain, place)
-
-
-def _take(values, pick):
-    return values[pick[0], pick[1]]
 
 
 def _trajectory_checks(statistics, limit, which):

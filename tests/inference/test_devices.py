@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bayeshybrid.inference.nuts import _mesh, _share, _traced
+from bayeshybrid.inference.devices import mesh_of, over_devices
 from bayeshybrid.science import ode
 
 CHAINS = jax.sharding.PartitionSpec("chains")
@@ -25,19 +25,14 @@ def climb(q):
 
 def test_a_solve_differentiated_backwards_can_be_spread_over_devices():
     """Traced before it is spread, it gives what one device gives: e^-1 and 1 - e^-1 are the derivatives."""
-    mesh, start = _mesh(4), jnp.ones((4, 4))
-
-    def spread(q):
-        run = _traced(climb, _share(q, mesh.size))
-        return jax.shard_map(run, mesh=mesh, in_specs=CHAINS, out_specs=CHAINS, check_vma=False)(q)
-
+    spread = over_devices(lambda _, q: climb(q), 4)
     expected = 1 + 0.2 * np.array([np.exp(-1), np.exp(-1), 1 - np.exp(-1), 1 - np.exp(-1)])
-    np.testing.assert_allclose(jax.jit(spread)(start), np.tile(expected, (4, 1)), rtol=1e-5)
+    np.testing.assert_allclose(spread(0.0, jnp.ones((4, 4))), np.tile(expected, (4, 1)), rtol=1e-5)
 
 
 @pytest.mark.skipif("len(jax.local_devices()) < 2", reason="needs two devices")
 def test_traced_inside_of_the_mesh_it_is_refused():
     """The reason for tracing it first; once this test fails, the detour can go."""
-    spread = jax.shard_map(climb, mesh=_mesh(2), in_specs=CHAINS, out_specs=CHAINS, check_vma=False)
+    spread = jax.shard_map(climb, mesh=mesh_of(2), in_specs=CHAINS, out_specs=CHAINS, check_vma=False)
     with pytest.raises(ValueError, match="called with different dynamic arguments"):
         jax.jit(spread)(jnp.ones((2, 4)))

@@ -12,8 +12,9 @@ import bayeshybrid as bh
 from bayeshybrid import configuration
 from bayeshybrid.diagnostics import effective_sample_size, mean_error
 from bayeshybrid.inference import driver
+from bayeshybrid.inference.chains import middle_of
+from bayeshybrid.inference.devices import mesh_of
 from bayeshybrid.inference.method import Basin
-from bayeshybrid.inference.nuts import _mesh, _middle
 from bayeshybrid.keys import as_key
 from bayeshybrid.progress import Silent
 from tests.problems import (
@@ -218,7 +219,7 @@ def test_chains_are_spread_over_devices(target, basins):
     with configuration.scope():
         state = SHORT.start(target, basins, as_key(0))
         state, _ = SHORT.advance(target, state, 1)
-    count = len(_mesh(4).devices)
+    count = len(mesh_of(4).devices)
     assert count == max(n for n in (1, 2, 4) if n <= len(jax.local_devices()))
     assert len(state.position.sharding.device_set) == count
 
@@ -248,9 +249,9 @@ def test_starts_are_dispersed(target, basins):
 def test_chains_go_to_all_searches_of_a_basin():
     members = np.arange(32.0)[:, None]
     basin = Basin(members[0], 0.0, members, np.eye(1), np.ones(1), 1.0, 0.0)
-    assert [int(_middle(basin, turn)[0]) for turn in range(4)] == [0, 16, 8, 24]
+    assert [int(middle_of(basin, turn)[0]) for turn in range(4)] == [0, 16, 8, 24]
     unsettled = dataclasses.replace(basin, factor=None)
-    assert [int(_middle(unsettled, turn)[0]) for turn in range(4)] == [0, 1, 2, 3]
+    assert [int(middle_of(unsettled, turn)[0]) for turn in range(4)] == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize(
