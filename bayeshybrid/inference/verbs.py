@@ -53,7 +53,7 @@ def infer(
     - `key`: an integer or a JAX key; the same key gives the same draws on the same machine.
     - `starts`: how many searches begin at prior draws.
     - `progress`: `TextBar()` to see how far it has come; silent by default.
-    - `time_limit`: seconds after which what was drawn so far is returned.
+    - `time_limit`: seconds of sampling after which what was drawn so far is returned.
 
     **Returns:** a `Posterior`. Ctrl-C during sampling also returns one, with what was drawn so far.
 
