@@ -239,6 +239,22 @@ def test_draws_that_fail_are_dropped_and_counted():
         found.predict({"times": np.array([20.0])}, key=1)
 
 
+def drained(times, y=None):
+    """A level that falls at a steady rate, observed on the log scale: below zero there is nothing to observe."""
+    rate = numpyro.sample("rate", dist.Uniform(0.0, 1.0))
+    path = bh.solve_ode("path", lambda t, y, rate: -rate * jnp.ones_like(y), 1.0, times, t0=0.0, args=rate)
+    bh.observe("y", dist.LogNormal(jnp.log(path.ys), 0.1), obs=y)
+
+
+def test_draws_without_a_finite_observation_are_dropped_and_counted():
+    rate = np.linspace(0.05, 0.95, 10)
+    found = posterior(drained, {"times": np.array([0.5]), "y": np.ones(1)}, {"rate": rate})
+    forecast = found.predict({"times": np.array([2.0])}, key=1)
+    assert (forecast.asked, forecast.failures) == (10, 5)
+    assert np.all(np.isfinite(forecast.observed["y"].draws))
+    assert "an observation is NaN or infinite although the model was solved" in forecast.remarks[0]
+
+
 def test_simulate_counts_its_failures():
     forecast = bh.simulate(growth, {"times": np.array([2.0])}, key=0, draws=200)
     assert abs(forecast.failed_share - 0.5) < 4 * np.sqrt(0.25 / 200)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
@@ -118,3 +120,21 @@ def test_a_derived_number_that_is_infinite_is_shown_without_figures(generator):
     row = from_draws(unbounded, {"y": np.array(0.0)}, generator.normal(size=(4, 25, 1))).summary()["inverse"]
     assert np.isinf(row.mean)
     assert np.isnan([row.rhat, row.ess, row.error]).all()
+
+
+def test_the_error_of_a_mean_holds_that_of_the_masses():
+    """Two basins at -1 and 1, a quarter and three quarters, shares known to 0.1: 0.1 sqrt(1.5^2 + 0.5^2)."""
+    basin = np.resize([0, 1, 1, 1], (4, 100))
+    draws = np.where(basin == 0, -1.0, 1.0) + 1e-6 * np.random.default_rng(0).standard_normal((4, 100))
+    plain = from_draws(one_number, {}, draws[..., None])
+    mixed = dataclasses.replace(
+        plain,
+        statistics={**plain.statistics, "basin": basin},
+        record={"basins": {"mass": [0.25, 0.75], "mass_error": [0.1, 0.1]}},
+    )
+    before, after = (p.summary()["x"].error for p in (plain, mixed))
+    assert np.isclose(after**2 - before**2, 0.1**2 * (1.5**2 + 0.5**2), rtol=1e-4)
+
+
+def one_number():
+    numpyro.sample("x", dist.Normal())

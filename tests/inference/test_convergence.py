@@ -17,7 +17,9 @@ from bayeshybrid.inference.convergence import (
     energy_check,
     failure_check,
     reasons_in_words,
+    resolvable_check,
     saturation_check,
+    tolerance_check,
 )
 from bayeshybrid.inference.method import Basin, Chunk
 from bayeshybrid.science.ode import Reason
@@ -201,6 +203,29 @@ def test_searches_off_a_maximum():
     assert (check.state, check.place) == ("pass with remarks", "log density -1.00 beside 0.00")
     lower = basin(5.0, np.nan, log_density=-9.0, factor=None)
     assert basin_checks((basin(0.0, 1.0),), (lower,), draws_at(0.0))[0].state == "pass"
+
+
+def test_a_loose_tolerance_moves_the_posterior(generator):
+    """The weights' variation is the bound on how far a mean may move, so noise of size e in the log gives about e."""
+    noise = generator.standard_normal(1000)
+    states = [tolerance_check(size * noise) for size in (0.0, 0.01, 0.3, 3.0)]
+    assert [check.state for check in states] == ["pass", "pass", "pass with remarks", "fail"]
+    assert states[2].figure == pytest.approx(0.3, rel=0.15)
+
+
+def test_a_shift_of_the_whole_likelihood_is_no_error_of_the_posterior():
+    assert tolerance_check(np.full(100, -7.0)).state == "pass"
+
+
+def test_draws_that_an_accurate_solver_cannot_solve_fail():
+    check = tolerance_check(np.array([0.0, -np.inf]))
+    assert check.state == "fail"
+    assert check.figure == 0.5
+
+
+def test_a_cut_that_only_the_solver_makes_fails():
+    assert resolvable_check(0.0005).state == "pass"
+    assert resolvable_check(0.002).state == "fail"
 
 
 # Whole runs that must fail.

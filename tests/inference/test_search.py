@@ -16,7 +16,8 @@ import bayeshybrid as bh
 from bayeshybrid import configuration
 from bayeshybrid.inference import search as searching
 from bayeshybrid.inference.gates import scout
-from bayeshybrid.inference.search import Search, at_initial_values, find_basins
+from bayeshybrid.inference.method import Basin
+from bayeshybrid.inference.search import Search, _keep, at_initial_values, find_basins
 from bayeshybrid.progress import Silent
 from tests.problems import (
     BIMODAL,
@@ -210,3 +211,16 @@ def test_where_only_zero_fails_the_mend_is_said():
 
     with pytest.raises(bh.StartError, match='Write initial="prior"'):
         bh.infer(model, {"x": np.linspace(0, 1, 4), "y": np.ones(4)}, bh.NUTS(draws=5, warmup=0), key=0)
+
+
+def test_the_highest_searches_are_not_left_for_a_lower_maximum():
+    """Off a maximum nothing can be weighed, but forty units of log density further down there is no mass."""
+    top = Basin(np.zeros(1), -90.0, np.zeros((1, 1)), None, np.ones(1), np.nan, np.nan)
+    lower = Basin(np.ones(1), -130.0, np.ones((1, 1)), np.eye(1), np.ones(1), 1.0, 0.0)
+    kept, left_out, notes = _keep([top, lower], 1)
+    assert kept == (top,)
+    assert len(left_out) == 1
+    assert np.isnan(left_out[0].mass)
+    assert "did not end in a maximum" in notes[0]
+    near = dataclasses.replace(top, log_density=-125.0)
+    assert _keep([near, lower], 1)[0][0].mode is lower.mode
