@@ -89,13 +89,7 @@ def solve_ode(
     y0, times, start = (jnp.asarray(x, dtype=float) for x in (y0, times, t0))
     axes = _axes(in_axes, name)
     _check_shapes(name, y0, times, start, axes, labels)
-    finer = apply_stack({"type": PRECISION, "statement": name, "value": 1.0})["value"]
-    settings = {
-        "rtol": rtol / finer,
-        "atol": atol / finer,
-        "solver": solver,
-        "max_steps": int(max_steps * 2 * finer**STEPS_PER_PRECISION) if finer > 1 else max_steps,
-    }
+    settings = {"solver": solver, **_precision(name, rtol, atol, max_steps, y0.dtype)}
 
     def solve(y0, times, args, start):
         return ode.solve(field, y0, times, start, args, labels=tuple(labels or ()), **settings)
@@ -139,6 +133,19 @@ def solve_ode(
     }
     _publish(message)
     return finite if message["heard"] else _unheard(name, solution, finite)
+
+
+def _precision(name, rtol, atol, max_steps, dtype):
+    """Tolerances and steps, finer where a listener asks for it, never finer than the precision can give."""
+    finer = apply_stack({"type": PRECISION, "statement": name, "value": 1.0})["value"]
+    if finer == 1:
+        return {"rtol": rtol, "atol": atol, "max_steps": max_steps}
+    least = 2 * ode.ROUNDINGS_IN_TOLERANCE * float(jnp.finfo(dtype).eps)
+    return {
+        "rtol": max(rtol / finer, min(rtol, least)),
+        "atol": atol / finer,
+        "max_steps": int(max_steps * 2 * finer**STEPS_PER_PRECISION),
+    }
 
 
 def _publish(message):
