@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import random
+import shutil
 import subprocess
+import tempfile
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -18,6 +21,11 @@ import numpy as np
 import pytest
 
 matplotlib.use("Agg")
+
+# Programs that are the same in several tests are compiled once in a run, whichever process meets them first.
+_programs = Path(tempfile.gettempdir(), f"programs-{os.environ.get('PYTEST_XDIST_TESTRUNUID', os.getpid())}")
+jax.config.update("jax_compilation_cache_dir", str(_programs))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
 def seed_of(name: str) -> int:
@@ -50,6 +58,14 @@ def key(request: pytest.FixtureRequest) -> jax.Array:
 def generator(request: pytest.FixtureRequest) -> np.random.Generator:
     """A NumPy generator that belongs to this test."""
     return np.random.default_rng(seed_of(request.node.name))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Away with the compiled programs, once every process is done with them."""
+    if not hasattr(session.config, "workerinput"):
+        manager = session.config.pluginmanager.getplugin("dsession")
+        run = getattr(getattr(manager, "nodemanager", None), "testrunuid", os.getpid())
+        shutil.rmtree(Path(tempfile.gettempdir(), f"programs-{run}"), ignore_errors=True)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
