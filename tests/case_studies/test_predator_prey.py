@@ -27,9 +27,9 @@ def draws_of(posterior: bh.Posterior, name: str) -> np.ndarray:
 def test_the_equation_agrees_with_the_published_posterior():
     """The full rule at an effective size of 10,000: means within 0.05 sd, sds within 5 %, quantiles within 0.1 sd.
 
-    If both sides have 10,000 effective draws the standard error of a difference is 0.014 sd for a mean, about 1 % for an sd
-    and 0.03 sd for an outer quantile, so that a run of another key fails by chance about once in a hundred; a
-    mean that is wrong by 0.1 sd is missed less than once in a thousand.
+    At 10,000 effective draws on either side the standard error of a difference is 0.014 sd for a mean, about 1 %
+    for an sd and 0.03 sd for an outer quantile, so that a run of another key fails by chance about once in a
+    hundred; a mean that is wrong by 0.1 sd is missed less than once in a thousand.
     """
     assert EXPECTED["until"] == 1920
     method = bh.NUTS(draws=6000)
