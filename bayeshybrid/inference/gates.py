@@ -34,16 +34,13 @@ class Scouts:
     """What prior draws told.
 
     - `points`: unconstrained prior draws of finite density, `(n, size)`.
-    - `share_failed`: share of prior draws whose density was not finite; `reasons` counted in words.
+    - `share_failed`: share of prior draws whose density was not finite.
     - `remarks`: oddities that the verdict must carry.
-    - `proper`: whether every prior could be drawn from.
     """
 
     points: np.ndarray
     share_failed: float
-    reasons: dict[str, int]
     remarks: tuple[str, ...]
-    proper: bool
 
 
 def scout(target: Target, key: Any, wanted: int) -> Scouts:
@@ -59,10 +56,10 @@ def scout(target: Target, key: Any, wanted: int) -> Scouts:
             f"nothing that this model observes was given ({', '.join(target.layout.absent)}): give it, or write "
             "bh.simulate to draw from the prior"
         )
-    points, tables, proper = [], [], True
+    points, tables = [], []
     remarks: list[str] = []
     for attempt in range(MOST_ROUNDS):
-        q, is_proper = draw_prior(target, jax.random.fold_in(key, attempt), SCOUTS)
+        q, _ = draw_prior(target, jax.random.fold_in(key, attempt), SCOUTS)
         told = ask(target, q, ["log_likelihood", "prior_slope", *EXPLAINED])
         if attempt == 0:  # before the gradient is compiled, so that an error comes early
             remarks = _check_data(target, told)
@@ -70,7 +67,6 @@ def scout(target: Target, key: Any, wanted: int) -> Scouts:
         density, gradient = slopes(target, q)
         seen = {"density": density, "slope": gradient - told["prior_slope"], "explained": told}
         tables.append(seen)
-        proper &= is_proper
         points.append(np.asarray(q)[np.isfinite(seen["density"])])
         if sum(map(len, points)) >= wanted:
             break
@@ -80,8 +76,7 @@ def scout(target: Target, key: Any, wanted: int) -> Scouts:
         raise StartError(_no_start(target, seen))
     failed = ~np.isfinite(seen["density"])
     remarks += _start_remarks(target, seen) + _influence(target, seen)
-    reasons = reasons_in_words({k: v[failed] for k, v in seen["explained"]["reasons"].items()})
-    return Scouts(found[:wanted], float(failed.mean()), reasons, tuple(remarks), proper)
+    return Scouts(found[:wanted], float(failed.mean()), tuple(remarks))
 
 
 def _check_data(target, explained):
