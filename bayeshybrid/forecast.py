@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -23,11 +23,27 @@ from bayeshybrid.faults import ModelError
 from bayeshybrid.layout import Latent, Layout, latent_sites, split_arguments
 from bayeshybrid.survey import in_batches
 from bayeshybrid.target import Target
+from bayeshybrid.verdict import Verdict
 
 REPLICATES = 8
 FEW = 1e-3
 
-__all__ = ["Forecast", "Part", "Quantity", "forecast_draws"]
+__all__ = ["Forecast", "Origin", "Part", "Quantity", "forecast_draws"]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The posterior that a forecast came from, one row for each of its draws.
+
+    - `points`: the unknowns of each draw as a flat vector, `(draw, size)`.
+    - `chain`: the chain that each draw belongs to, `(draw,)`.
+    - `method`, `verdict`: what found the posterior, and what is held of it.
+    """
+
+    points: np.ndarray
+    chain: np.ndarray
+    method: str
+    verdict: Verdict
 
 
 @dataclass(frozen=True)
@@ -116,6 +132,8 @@ class Forecast:
     - `inputs`: what was asked. `carried`, `continued`, `drawn_anew`: what became of each unknown.
     - `failures`: draws dropped because a solve failed, of `asked`; `remarks`: what a reader must know.
     - `conditional`: observed site to the conditional means and variances, `(draw, replicate, ...)`.
+    - `target`, `origin`: the model and its data, and the posterior that was forecast from; no origin where the
+      draws are those of the prior.
 
     ```python
     model = lambda y=None: numpyro.sample("y", dist.Normal(numpyro.sample("x", dist.Normal()), 2.0), obs=y)
@@ -138,6 +156,8 @@ class Forecast:
     remarks: tuple[str, ...]
     conditional: dict[str, tuple[np.ndarray, np.ndarray]]
     replicates: int
+    target: Target
+    origin: Origin | None = None
 
     @property
     def failed_share(self) -> float:
@@ -197,6 +217,7 @@ def forecast_draws(
     new: Sequence[str] = (),
     replicates: int | None = None,
     count: int | None = None,
+    origin: Origin | None = None,
 ) -> Forecast:
     """The forecast at `inputs` from draws of the unknowns; with no draws, from `count` draws of the prior.
 
@@ -218,13 +239,16 @@ def forecast_draws(
         raise ModelError(f"every one of {asked} draws failed to solve at these inputs: {why}")
     outcome = jax.tree.map(lambda x: x[good], outcome)
     failures = int(asked - good.sum())
+    if origin is not None:
+        origin = replace(origin, points=origin.points[good], chain=origin.chain[good])
     remarks = []
     if failures > FEW * asked:
         remarks.append(
             f"{failures} of {asked} draws failed to solve and were left out ({why}): "
             "the forecast is the one given that the model can be solved"
         )
-    return _forecast(target, outcome, dict(inputs), plan, (asked, failures, k), remarks)
+    found = _forecast(target, outcome, dict(inputs), plan, (asked, failures, k), remarks)
+    return replace(found, origin=origin)
 
 
 @dataclass(frozen=True)
@@ -376,6 +400,7 @@ def _forecast(target, outcome, inputs, plan, counts, remarks):
         remarks=(*remarks, *_moment_remarks(outcome, total)),
         conditional={name: (m.mean, m.variance) for name, m in outcome.moments.items()},
         replicates=replicates,
+        target=target,
     )
 
 

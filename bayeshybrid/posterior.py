@@ -14,7 +14,7 @@ from bayeshybrid import configuration
 from bayeshybrid.contraction import prior_contraction, prior_draws
 from bayeshybrid.faults import ModelError
 from bayeshybrid.fit import FitCheck, check_fit
-from bayeshybrid.forecast import Forecast, forecast_draws
+from bayeshybrid.forecast import Forecast, Origin, forecast_draws
 from bayeshybrid.keys import as_key
 from bayeshybrid.summary import Summary, summarise
 from bayeshybrid.survey import ask
@@ -144,7 +144,9 @@ class Posterior:
             chosen = self._chosen(draws)
             values = {site.name: self[site.name][chosen] for site in self.target.layout.latent}
             given = self.target.inputs() if inputs is None else inputs
-            return forecast_draws(self.target, values, given, as_key(key), new, replicates)
+            chain = np.repeat(np.arange(len(self.unconstrained)), self.unconstrained.shape[1])
+            origin = Origin(self._flat[chosen], chain[chosen], self.method, self.verdict)
+            return forecast_draws(self.target, values, given, as_key(key), new, replicates, origin=origin)
 
     def check(self, *, key: Any, draws: int | None = 1000) -> FitCheck:
         """The data beside replicated data, with residuals: does this model describe what was measured?

@@ -14,7 +14,9 @@ PARAMETERS = "scientific parameters"
 FUNCTIONS = "network functions"
 FORECASTS = "forecasts"
 
-__all__ = ["FORECASTS", "FUNCTIONS", "PARAMETERS", "Check", "State", "Verdict", "worst"]
+Nature = Literal["draws of the posterior", "approximate", "not draws of a posterior"]
+
+__all__ = ["FORECASTS", "FUNCTIONS", "PARAMETERS", "Check", "Nature", "State", "Verdict", "worst"]
 
 
 def worst(states: Iterable[State]) -> State:
@@ -77,6 +79,7 @@ class Verdict:
     - `claims`: what the run was held to, among `"scientific parameters"`, `"network functions"`, `"forecasts"`.
     - `remarks`: what a reader must know, in words.
     - `unchecked`: what was not checked; `blind`: what these checks cannot see.
+    - `nature`: what the draws are by construction: no check makes an approximation exact.
 
     ```python
     from bayeshybrid.verdict import Check, Verdict
@@ -90,6 +93,7 @@ class Verdict:
     remarks: tuple[str, ...] = ()
     unchecked: tuple[str, ...] = ()
     blind: tuple[str, ...] = ()
+    nature: Nature = "draws of the posterior"
 
     @property
     def state(self) -> State:
@@ -110,7 +114,8 @@ class Verdict:
         return tuple(sorted(failing, key=lambda check: -ORDER.index(check.state)))
 
     def __str__(self) -> str:
-        lines = [f"{claim}: {self[claim]}" for claim in self.claims]
+        said = [self.nature] if self.nature != "draws of the posterior" else []
+        lines = said + [f"{claim}: {self[claim]}" for claim in self.claims]
         lines += [f"  {check}" for check in (self.reasons or self.checks)]
         lines += [f"  remark: {remark}" for remark in self.remarks]
         lines += [f"  not checked: {what}" for what in self.unchecked]
@@ -127,5 +132,5 @@ class Verdict:
     def from_dict(stored: dict[str, Any]) -> Verdict:
         """The verdict from what `to_dict` gave."""
         checks = tuple(Check(**{**check, "claims": tuple(check["claims"])}) for check in stored["checks"])
-        rest = {name: tuple(values) for name, values in stored.items() if name != "checks"}
+        rest = {k: v if k == "nature" else tuple(v) for k, v in stored.items() if k != "checks"}
         return Verdict(checks, **rest)

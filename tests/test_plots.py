@@ -15,6 +15,7 @@ import bayeshybrid as bh
 from bayeshybrid.faults import ModelError
 from bayeshybrid.forecast import Forecast, Part, Quantity
 from bayeshybrid.plots import density, moved
+from tests.problems import PROBLEMS
 
 LABELS = ("hare", "lynx")
 TIMES = np.array([0.0, 1.0, 2.0, 4.0])
@@ -197,6 +198,7 @@ def made(generator, inputs, **shapes) -> Forecast:
         remarks=(),
         conditional={},
         replicates=1,
+        target=bh.Target(PROBLEMS["linear"].model, PROBLEMS["linear"].data),
     )
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from functools import partial
-
-import jax
 import numpy as np
 
+from bayeshybrid.functions import network_outputs, principal_components, visited_points
 from bayeshybrid.inference.convergence import (
     basin_checks,
     convergence_checks,
@@ -21,8 +19,6 @@ from bayeshybrid.survey import ask, likelihoods
 from bayeshybrid.target import Target
 from bayeshybrid.verdict import FORECASTS, FUNCTIONS, PARAMETERS, Check, Verdict
 
-REGION_POINTS = 64
-REGION_DRAWS = 16
 COMPONENTS = 3
 RESOLVED_DRAWS = 1000
 
@@ -109,32 +105,13 @@ def _quantities(target, raw):
 
 
 def _function_components(target, flat):
-    """Leading principal components of each network's output over points that the posterior visits."""
-    if not target.layout.networks:
-        return {}
-    picked = np.linspace(0, len(flat) - 1, min(REGION_DRAWS, len(flat))).astype(int)
-    visited = jax.tree.map(np.asarray, _visit(target, flat[picked]))
+    """Leading components of each network's output over points that the posterior visits."""
     found = {}
-    for name, (inputs, _) in visited.items():
-        points = inputs.reshape(-1, inputs.shape[-1])
-        points = points[np.linspace(0, len(points) - 1, min(REGION_POINTS, len(points))).astype(int)]
-        outputs = np.asarray(_network_outputs(target, flat, points, name)).reshape(len(flat), -1)
-        centred = outputs - outputs.mean(axis=0)
-        _, sizes, directions = np.linalg.svd(centred, full_matrices=False)
-        kept = min(COMPONENTS, int(np.sum(sizes > 1e-9 * max(sizes[0], 1e-300))))
-        for i in range(kept):
-            found[f"{name} over {len(points)} visited points, component {i + 1}"] = centred @ directions[i]
+    for name, at in visited_points(target, flat).items():
+        components = principal_components(network_outputs(target, flat, name, at), most=COMPONENTS)
+        for i, component in enumerate(components.T):
+            found[f"{name} over {len(at)} visited points, component {i + 1}"] = component
     return found
-
-
-@jax.jit
-def _visit(target, q):
-    return jax.lax.map(target.visited, q)
-
-
-@partial(jax.jit, static_argnums=3)
-def _network_outputs(target, q, points, name):
-    return jax.lax.map(lambda row: target.networks(row)[name](points), q, batch_size=128)
 
 
 def _furthest(target, run, result):
