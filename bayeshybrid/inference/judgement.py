@@ -57,7 +57,7 @@ def judge(target: Target, run: Run, result: Result, search: Search, remarks: tup
         checks.append(
             Check("run", "pass with remarks", place=run.ended, remedy="run it again with more time")
         )
-    return Verdict(tuple(checks), tuple(claims), remarks, ("evidence",), _blind(target))
+    return Verdict(tuple(checks), tuple(claims), remarks, ("evidence",), _blind(target), result.nature)
 
 
 def _solver_checks(target, run, result):

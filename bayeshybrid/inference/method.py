@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 import numpy as np
 
 from bayeshybrid.target import Target
-from bayeshybrid.verdict import Check
+from bayeshybrid.verdict import Check, Nature
 
 Claim = Literal["exact", "approximate", "modes only", "predictive only"]
 
@@ -67,6 +67,7 @@ class Result:
     - `raw`: the draws that convergence is judged on, one array per basin.
     - `checks`: the method's own part of the verdict.
     - `notes`: what a reader must know, in words.
+    - `nature`: what the draws are by construction; no check makes an approximation exact.
     """
 
     draws: np.ndarray
@@ -75,6 +76,7 @@ class Result:
     checks: tuple[Check, ...] = ()
     notes: tuple[str, ...] = ()
     extra: dict[str, Any] = field(default_factory=dict)
+    nature: Nature = "draws of the posterior"
 
 
 class Method(ABC):
