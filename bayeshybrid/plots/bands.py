@@ -1,0 +1,135 @@
+"""The fit and the forecast as bands beside the data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bayeshybrid.forecast import Forecast
+from bayeshybrid.plots.panels import Panels, chosen_site, data_of, finish, panel_figure
+from bayeshybrid.plots.style import ALEATORIC, EPISTEMIC, FILLED, INK, OPEN, QUIET, marks, wide
+from bayeshybrid.posterior import Posterior
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+DRAWS = 1000
+WITHIN = 2.0  # a residual beyond two standard deviations deserves a look
+
+__all__ = ["fit", "forecast"]
+
+
+def fit(posterior: Posterior, *, key: Any = 0, site: str | None = None, along: str | None = None) -> Figure:
+    """The data beside what the fitted model would have produced in their place, residuals below.
+
+    One column for each entry along the last axis of the observed site (at most six). Above, bands that hold 50
+    and 90 %: hatched for a new measurement, filled for the state. Below, (data - mean) / sd of the new
+    measurements, with the range of two sd shaded. The data were used in the fit: a picture in sample.
+
+    **Arguments:**
+
+    - `posterior`: what `infer` returned.
+    - `key`: for the replicated data, an integer or a JAX key.
+    - `site`: which observed site; needed where there are several.
+    - `along`: the argument of the model that is the horizontal axis; by default the first one-dimensional one
+      that is as long as the site's first axis, else the number of the entry.
+
+    **Returns:** a matplotlib `Figure`; `figure.savefig("fit.png")` writes it.
+
+    **Raises:** `ModelError` for a site or an argument that is not there.
+
+    ```python
+    model = lambda t, y=None: numpyro.sample("y", dist.Normal(numpyro.sample("x", dist.Normal()) * t, 1.0), obs=y)
+    data = {"t": np.arange(4.0), "y": np.ones(4)}
+    figure = bh.plots.fit(bh.infer(model, data, bh.NUTS(draws=50, warmup=50), key=0))
+    assert len(figure.axes) == 2 and figure.axes[1].get_xlabel() == "t"
+    ```
+    """
+    predicted = posterior.predict(key=key, draws=DRAWS)
+    checked = posterior.check(key=key, draws=DRAWS)
+    name = chosen_site(predicted, site)
+    panels = Panels(predicted, name, along)
+    figure, rows = panel_figure(panels, "residual (sd)", 0.45)
+    data, residuals = (panels.split(values) for values in (checked.observed[name], checked.residuals[name]))
+    for i, (above, below) in enumerate(rows):
+        panels.draw_bands(above, i)
+        marks(above, panels.x, data[i], "data, used in the fit", FILLED)
+        below.axhspan(-WITHIN, WITHIN, color="0.92", zorder=0)
+        below.axhline(0.0, color=QUIET, linewidth=0.8)
+        marks(below, panels.x, residuals[i], "_residual", FILLED)
+        reach = np.nanmax(np.abs(residuals[i]), initial=0.0)
+        below.set_ylim(-max(3.0, 1.1 * reach), max(3.0, 1.1 * reach))
+    count, cells = checked.inside[name]
+    finish(figure, rows, panels, f"Fit of {name}: {count} of {cells} data inside the 90 % band (in sample)")
+    return figure
+
+
+def forecast(
+    forecast: Forecast,
+    *,
+    data: Mapping[str, Any] | None = None,
+    fitted: Posterior | Mapping[str, Any] | None = None,
+    site: str | None = None,
+    along: str | None = None,
+) -> Figure:
+    """Where a new measurement will fall and where the state is, and below how much of that is not known.
+
+    One column for each entry along the last axis of the observed site (at most six). Above, bands that hold 50
+    and 90 %: hatched with a dashed edge for a new measurement, filled with a solid edge for the state. Below, the
+    variance of a new measurement in two parts: aleatoric (hatched), which would remain if every unknown
+    were known, and epistemic (filled), which more data would shrink.
+
+    **Arguments:**
+
+    - `forecast`: what `predict` or `simulate` returned.
+    - `data`: measurements that the fit has not seen, as a mapping like the model's data: the site's values
+      and, where they belong to other inputs than the forecast's, the horizontal axis. Open marks.
+    - `fitted`: the posterior, or a mapping as for `data`, whose data were used in the fit. Filled marks.
+    - `site`, `along`: as for `fit`.
+
+    **Returns:** a matplotlib `Figure`.
+
+    **Raises:** `ModelError` for a site or an argument that is not there.
+
+    ```python
+    model = lambda t, y=None: numpyro.sample("y", dist.Normal(numpyro.sample("x", dist.Normal()) * t, 1.0), obs=y)
+    posterior = bh.infer(model, {"t": np.arange(4.0), "y": np.ones(4)}, bh.NUTS(draws=50, warmup=50), key=0)
+    ahead = posterior.predict({"t": np.arange(6.0)}, key=1)
+    figure = bh.plots.forecast(ahead, fitted=posterior, data={"t": np.array([5.0]), "y": np.array([1.0])})
+    assert figure.axes[1].get_ylabel() == "share of variance"
+    ```
+    """
+    name = chosen_site(forecast, site)
+    panels = Panels(forecast, name, along)
+    figure, rows = panel_figure(panels, "share of variance", 0.4)
+    parts = [panels.split(part.share[name]) for part in (forecast.aleatoric, forecast.epistemic)]
+    seen = [
+        (panels.points(given), words, style)
+        for given, words, style in (
+            (data_of(fitted), "data, used in the fit", FILLED),
+            (data, "data, held out", OPEN),
+        )
+        if given is not None
+    ]
+    for i, (above, below) in enumerate(rows):
+        panels.draw_bands(above, i)
+        for (x, values), words, style in seen:
+            marks(above, x, values[i], words, style)
+        draw_shares(below, panels.x, parts[0][i], parts[1][i])
+        if fitted is not None:
+            for axes in (above, below):
+                axes.axvline(
+                    np.max(seen[0][0][0]), color=INK, linewidth=0.9, linestyle=":", label="_end of data"
+                )
+    finish(figure, rows, panels, f"Forecast of {name}")
+    return figure
+
+
+def draw_shares(axes, x, aleatoric, epistemic):
+    """Two areas that fill the height; where there is no variance at all, nothing."""
+    x, aleatoric, epistemic = wide(x, np.nan_to_num(aleatoric), np.nan_to_num(epistemic))
+    axes.fill_between(x, 0.0 * epistemic, epistemic, label="epistemic: not known", **EPISTEMIC)
+    axes.fill_between(x, epistemic, epistemic + aleatoric, label="aleatoric: noise", **ALEATORIC)
+    axes.set_ylim(0.0, 1.0)

@@ -1,0 +1,51 @@
+"""Colours, hatches and what every picture shares."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, of different lightness, so that they stay apart in grey; hatch and edge tell them too.
+STATE, MEASURED, INK, QUIET = "#0072B2", "#B86E00", "#222222", "#777777"
+OBSERVED_BAND = {"edgecolor": MEASURED, "linestyle": "--", "linewidth": 0.8}
+STATE_BAND = {"edgecolor": STATE, "linestyle": "-", "linewidth": 0.8}
+OBSERVED_STYLES = {
+    0.9: {"facecolor": "#FDF3DF", "hatch": "//", **OBSERVED_BAND},
+    0.5: {"facecolor": "#F8DDA6", "hatch": "////", **OBSERVED_BAND},
+}
+STATE_STYLES = {0.9: {"facecolor": "#A6CCE5", **STATE_BAND}, 0.5: {"facecolor": "#5BA3D0", **STATE_BAND}}
+ALEATORIC = {"facecolor": "0.94", "edgecolor": "0.6", "hatch": "..", "linewidth": 0.8}
+EPISTEMIC = {"facecolor": "#009E73", "edgecolor": "#00513B", "linewidth": 0.8}
+BEFORE = {"facecolor": "#FBE8C4", "hatch": "//", **OBSERVED_BAND}
+AFTER = {"facecolor": "#5BA3D0", **STATE_BAND}
+FILLED = {"marker": "o", "markersize": 4.5, "markerfacecolor": INK, "markeredgecolor": INK}
+OPEN = {"marker": "s", "markersize": 5.5, "markerfacecolor": "white", "markeredgecolor": INK}
+
+
+def wide(x: np.ndarray, *rows: np.ndarray) -> tuple[np.ndarray, ...]:
+    """A single entry becomes as wide as a step, or nothing of it would be seen."""
+    if len(x) > 1:
+        return x, *rows
+    return np.array([x[0] - 0.4, x[0] + 0.4]), *(np.repeat(row, 2) for row in rows)
+
+
+def marks(axes: Axes, x: np.ndarray, values: np.ndarray, label: str, style: Mapping[str, Any]) -> None:
+    """Points without a line."""
+    axes.plot(x, values, linestyle="none", label=label, zorder=5, **style)
+
+
+def legend(figure: Figure, several: Sequence[Axes], columns: int) -> None:
+    """One legend below the figure for what these axes show, each label once."""
+    found = {}
+    for axes in several:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    figure.legend(
+        found.values(), found.keys(), loc="outside lower center", ncols=columns, frameon=False, fontsize=9
+    )
