@@ -7,12 +7,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bayeshybrid.fit import FitCheck
 from bayeshybrid.forecast import Forecast
-from bayeshybrid.plots.panels import Panels, chosen_site, data_of, finish, panel_figure
-from bayeshybrid.plots.style import ALEATORIC, EPISTEMIC, FILLED, INK, OPEN, QUIET, marks, wide
+from bayeshybrid.plots.panels import Panels, data_of, draw_bands, finish, forecast_panels, panel_figure
+from bayeshybrid.plots.style import (
+    ALEATORIC,
+    BEYOND,
+    EPISTEMIC,
+    FILLED,
+    INK,
+    OPEN,
+    QUIET,
+    SHADE,
+    marks,
+    wide,
+)
 from bayeshybrid.posterior import Posterior
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 DRAWS = 1000
@@ -49,20 +62,26 @@ def fit(posterior: Posterior, *, key: Any = 0, site: str | None = None, along: s
     """
     predicted = posterior.predict(key=key, draws=DRAWS)
     checked = posterior.check(key=key, draws=DRAWS)
-    name = chosen_site(predicted, site)
-    panels = Panels(predicted, name, along)
-    figure, rows = panel_figure(panels, "residual (sd)", 0.45)
+    panels = forecast_panels(predicted, site, along)
+    count, cells = checked.inside[panels.site.name]
+    title = f"Fit of {panels.site.name}: {count} of {cells} data inside the 90 % band (in sample)"
+    return draw_fit(panels, predicted, checked, title)
+
+
+def draw_fit(panels: Panels, predicted: Forecast, checked: FitCheck, title: str | None = None) -> Figure:
+    """The picture of `fit` from what was replicated and compared."""
+    name = panels.site.name
+    figure, columns = panel_figure(panels, (1.0, 0.45), (panels.words, "residual (sd)"))
     data, residuals = (panels.split(values) for values in (checked.observed[name], checked.residuals[name]))
-    for i, (above, below) in enumerate(rows):
-        panels.draw_bands(above, i)
+    for i, (above, below) in zip(panels.shown, columns, strict=True):
+        draw_bands(above, panels, predicted, i)
         marks(above, panels.x, data[i], "data, used in the fit", FILLED)
-        below.axhspan(-WITHIN, WITHIN, color="0.92", zorder=0)
+        below.axhspan(-WITHIN, WITHIN, color=SHADE, zorder=0)
         below.axhline(0.0, color=QUIET, linewidth=0.8)
         marks(below, panels.x, residuals[i], "_residual", FILLED)
-        reach = np.nanmax(np.abs(residuals[i]), initial=0.0)
+        reach = np.max(np.abs(residuals[i][np.isfinite(residuals[i])]), initial=0.0)
         below.set_ylim(-max(3.0, 1.1 * reach), max(3.0, 1.1 * reach))
-    count, cells = checked.inside[name]
-    finish(figure, rows, panels, f"Fit of {name}: {count} of {cells} data inside the 90 % band (in sample)")
+    finish(figure, columns, panels, title)
     return figure
 
 
@@ -101,9 +120,24 @@ def forecast(
     assert figure.axes[1].get_ylabel() == "share of variance"
     ```
     """
-    name = chosen_site(forecast, site)
-    panels = Panels(forecast, name, along)
-    figure, rows = panel_figure(panels, "share of variance", 0.4)
+    panels = forecast_panels(forecast, site, along)
+    return draw_forecast(panels, forecast, data, fitted, title=f"Forecast of {panels.site.name}")
+
+
+def draw_forecast(
+    panels: Panels,
+    forecast: Forecast,
+    data: Mapping[str, Any] | None,
+    fitted: Posterior | Mapping[str, Any] | None,
+    *,
+    outside: np.ndarray | None = None,
+    shares: bool = True,
+    title: str | None = None,
+) -> Figure:
+    """The picture of `forecast`; where `outside` is true along the horizontal axis it is hatched."""
+    name = panels.site.name
+    rows = 2 if shares else 1
+    figure, columns = panel_figure(panels, (1.0, 0.4)[:rows], (panels.words, "share of variance")[:rows])
     parts = [panels.split(part.share[name]) for part in (forecast.aleatoric, forecast.epistemic)]
     seen = [
         (panels.points(given), words, style)
@@ -113,21 +147,35 @@ def forecast(
         )
         if given is not None
     ]
-    for i, (above, below) in enumerate(rows):
-        panels.draw_bands(above, i)
+    for i, several in zip(panels.shown, columns, strict=True):
+        draw_bands(several[0], panels, forecast, i)
         for (x, values), words, style in seen:
-            marks(above, x, values[i], words, style)
-        draw_shares(below, panels.x, parts[0][i], parts[1][i])
-        if fitted is not None:
-            for axes in (above, below):
-                axes.axvline(
-                    np.max(seen[0][0][0]), color=INK, linewidth=0.9, linestyle=":", label="_end of data"
-                )
-    finish(figure, rows, panels, f"Forecast of {name}")
+            marks(several[0], x, values[i], words, style)
+        if shares:
+            draw_shares(several[1], panels.x, parts[0][i], parts[1][i])
+        for axes in several:
+            if fitted is not None:
+                end = np.max(seen[0][0][0])
+                axes.axvline(end, color=INK, linewidth=0.9, linestyle=":", label="_end of data")
+            if outside is not None:
+                draw_outside(axes, panels.x, outside[panels.order])
+    finish(figure, columns, panels, title)
     return figure
 
 
-def draw_shares(axes, x, aleatoric, epistemic):
+def draw_outside(axes: Axes, x: np.ndarray, outside: np.ndarray) -> None:
+    """Hatch where a network is asked for what it never saw, halfway to the neighbours on both sides."""
+    middles = (x[1:] + x[:-1]) / 2
+    left, right = np.concatenate([x[:1], middles]), np.concatenate([middles, x[-1:]])
+    label = "a network extrapolates"
+    starts = np.flatnonzero(outside & ~np.concatenate([[False], outside[:-1]]))
+    stops = np.flatnonzero(outside & ~np.concatenate([outside[1:], [False]]))
+    for start, stop in zip(starts, stops, strict=True):
+        axes.axvspan(left[start], right[stop], label=label, zorder=4, **BEYOND)
+        label = "_" + label.lstrip("_")
+
+
+def draw_shares(axes: Axes, x: np.ndarray, aleatoric: np.ndarray, epistemic: np.ndarray) -> None:
     """Two areas that fill the height; where there is no variance at all, nothing."""
     x, aleatoric, epistemic = wide(x, np.nan_to_num(aleatoric), np.nan_to_num(epistemic))
     axes.fill_between(x, 0.0 * epistemic, epistemic, label="epistemic: not known", **EPISTEMIC)

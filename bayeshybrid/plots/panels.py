@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from bayeshybrid.faults import ModelError
 from bayeshybrid.forecast import Forecast, Quantity
-from bayeshybrid.plots.style import MEASURED, OBSERVED_STYLES, STATE_STYLES, legend, wide
+from bayeshybrid.plots.style import MEASURED, MIDDLE, OBSERVED_STYLES, STATE_STYLES, as_written, legend, wide
 from bayeshybrid.posterior import Posterior
 
 if TYPE_CHECKING:
@@ -19,31 +19,42 @@ if TYPE_CHECKING:
 MOST_PANELS = 6
 
 
-class Panels:
-    """One observed site cut into panels, with its horizontal axis and the state that belongs to it."""
+class Site(NamedTuple):
+    """What a picture must know of an observed site."""
 
-    def __init__(self, forecast: Forecast, name: str, along: str | None) -> None:
-        self.observed = forecast.observed[name]
-        self.state = _state(forecast, self.observed)
-        self.shape = self.observed.draws.shape[1:] or (1,)
-        self.axis_name, self.axis, self.x = _horizontal(forecast.inputs, self.shape, along)
+    name: str
+    shape: tuple[int, ...]
+    labels: tuple[str, ...] = ()
+    unit: str | None = None
+
+
+class Panels:
+    """One observed site cut into panels along its horizontal axis; at most six, or `only` one of them."""
+
+    def __init__(
+        self, site: Site, inputs: Mapping[str, Any], along: str | None, only: int | None = None
+    ) -> None:
+        self.site = site
+        self.shape = site.shape or (1,)
+        self.axis_name, self.axis, self.x = _horizontal(inputs, self.shape, along)
         self.order = np.argsort(self.x, kind="stable")
         self.x = self.x[self.order]
+        self.shown = range(min(self.entries, MOST_PANELS)) if only is None else [only]
 
     def split(self, values: Any) -> np.ndarray:
-        """Values in the site's shape as rows, one a panel, in the order of the horizontal axis."""
+        """Values in the site's shape as rows, one an entry, in the order of the horizontal axis."""
         return self._rows(np.reshape(values, self.shape))[:, self.order]
 
     def _rows(self, values):
         moved = np.moveaxis(values, self.axis, -1)
-        return moved.reshape(-1, moved.shape[-1])[:MOST_PANELS]
+        return moved.reshape(-1, moved.shape[-1])
 
     def points(self, given: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-        """Where given data stand on the horizontal axis, and the data as rows, one a panel."""
-        name = self.observed.name
+        """Where given data stand on the horizontal axis, and the data as rows, one an entry."""
+        name = self.site.name
         if name not in given:
             raise ModelError(f"plots: no {name!r} among the data, which hold {', '.join(given) or 'nothing'}")
-        values = np.asarray(given[name], float)
+        values = np.atleast_1d(np.asarray(given[name], float))
         x = np.asarray(given.get(self.axis_name, self.x), float)
         if values.shape != (*self._others[: self.axis], *x.shape, *self._others[self.axis :]):
             raise ModelError(
@@ -54,45 +65,58 @@ class Panels:
 
     @property
     def titles(self) -> list[str]:
-        """A name for each panel."""
-        labels = self.observed.labels if self.axis != len(self.shape) - 1 else ()
+        """A name for each entry beside the horizontal axis."""
+        labels = self.site.labels if self.axis != len(self.shape) - 1 else ()
         found = []
         for index in np.ndindex(*self._others):
             words = [str(i) for i in index]
             if labels:
                 words[-1] = labels[index[-1]]
             found.append(", ".join(words))
-        return found[:MOST_PANELS]
+        return found
+
+    @property
+    def words(self) -> str:
+        """Name and unit, for the vertical axis."""
+        return f"{self.site.name} ({self.site.unit})" if self.site.unit else self.site.name
+
+    @property
+    def entries(self) -> int:
+        """How many panels there would be without a limit."""
+        return int(np.prod(self._others, dtype=int))
 
     @property
     def left_out(self) -> str:
         """What a title must say where there are more entries than panels."""
-        entries = int(np.prod(self._others, dtype=int))
-        return f", first {MOST_PANELS} of {entries}" if entries > MOST_PANELS else ""
+        return f", first {MOST_PANELS} of {self.entries}" if self.entries > MOST_PANELS else ""
 
     @property
     def _others(self):
         return [n for i, n in enumerate(self.shape) if i != self.axis]
 
-    def draw_bands(self, axes: Axes, panel: int) -> None:
-        """Central bands of a new measurement, then of the state, and the state's median."""
-        ends: tuple[Any, ...] = ()
-        for mass, style in OBSERVED_STYLES.items():
-            ends = self._band(axes, self.observed, panel, mass, f"new measurement, {100 * mass:.0f} %", style)
-        if self.state is None:
-            return
-        for end in ends[1:]:  # the inner edges stay in sight where the state's band covers them
-            axes.plot(ends[0], end, color=MEASURED, linestyle="--", linewidth=0.9, zorder=3)
-        for mass, style in STATE_STYLES.items():
-            self._band(axes, self.state, panel, mass, f"state, {100 * mass:.0f} %", style)
-        x, middle = wide(self.x, self.split(self.state.quantile(0.5))[panel])
-        axes.plot(x, middle, color="#00406B", linewidth=1.3, label="state, median")
 
-    def _band(self, axes, quantity, panel, mass, label, style):
-        low, high = (self.split(end)[panel] for end in quantity.interval(mass))
-        x, low, high = wide(self.x, low, high)
-        axes.fill_between(x, low, high, label=label, **style)
-        return x, low, high
+def draw_bands(axes: Axes, panels: Panels, forecast: Forecast, entry: int) -> None:
+    """Central bands of a new measurement, then of the state, and the state's median."""
+    observed = forecast.observed[panels.site.name]
+    state = state_of(forecast, observed)
+    ends: tuple[Any, ...] = ()
+    for mass, style in OBSERVED_STYLES.items():
+        ends = _band(axes, panels, observed, entry, mass, f"new measurement, {100 * mass:.0f} %", style)
+    if state is None:
+        return
+    for end in ends[1:]:  # the inner edges stay in sight where the state's band covers them
+        axes.plot(ends[0], end, color=MEASURED, linestyle="--", linewidth=0.9, zorder=3)
+    for mass, style in STATE_STYLES.items():
+        _band(axes, panels, state, entry, mass, f"state, {100 * mass:.0f} %", style)
+    x, middle = wide(panels.x, panels.split(state.quantile(0.5))[entry])
+    axes.plot(x, middle, color=MIDDLE, linewidth=1.3, label="state, median")
+
+
+def _band(axes, panels, quantity, entry, mass, label, style):
+    low, high = (panels.split(end)[entry] for end in quantity.interval(mass))
+    x, low, high = wide(panels.x, low, high)
+    axes.fill_between(x, low, high, label=label, **style)
+    return x, low, high
 
 
 def chosen_site(forecast: Forecast, site: str | None) -> str:
@@ -107,7 +131,7 @@ def chosen_site(forecast: Forecast, site: str | None) -> str:
     return site or next(iter(forecast.observed))
 
 
-def _state(forecast: Forecast, observed: Quantity) -> Quantity | None:
+def state_of(forecast: Forecast, observed: Quantity) -> Quantity | None:
     """The latent quantity in the shape of the observation, in its unit or in none; a solve before others."""
     shaped = [q for q in forecast.latent.values() if q.draws.shape == observed.draws.shape]
     for unit in dict.fromkeys((observed.unit, None)):
@@ -140,29 +164,42 @@ def data_of(given: Any) -> Any:
     return {**given.target.inputs(), **given.check(key=0, draws=1).observed}
 
 
-def panel_figure(panels: Panels, below: str, share: float) -> tuple[Figure, list[Any]]:
-    """A figure with two rows of axes, one column a panel, and the axes as pairs."""
+def forecast_panels(
+    forecast: Forecast, site: str | None, along: str | None, only: int | None = None
+) -> Panels:
+    """The panels of one observed site of a forecast."""
+    observed = forecast.observed[chosen_site(forecast, site)]
+    told = Site(observed.name, observed.draws.shape[1:], observed.labels, observed.unit)
+    return Panels(told, forecast.inputs, along, only)
+
+
+def panel_figure(panels: Panels, heights: Sequence[float], labels: Sequence[str]) -> tuple[Figure, list[Any]]:
+    """A figure with rows of axes of these relative heights, one column a panel; the axes column by column."""
     from matplotlib.figure import Figure
 
     titles = panels.titles
-    figure = Figure(figsize=(1.2 + 4.4 * len(titles), 6.2), layout="constrained")
-    grid = figure.subplots(2, len(titles), sharex="col", squeeze=False, height_ratios=(1.0, share))
-    for i, title in enumerate(titles):
-        grid[0, i].set_title(title, fontsize=11)
-        grid[1, i].set_xlabel(panels.axis_name or "entry")
-    unit = f" ({panels.observed.unit})" if panels.observed.unit else ""
-    grid[0, 0].set_ylabel(f"{panels.observed.name}{unit}")
-    grid[1, 0].set_ylabel(below)
-    return figure, list(zip(grid[0], grid[1], strict=True))
+    columns, rows = len(panels.shown), len(heights)
+    single = columns == 1 and panels.entries > 1
+    width = 4.6 if single else 1.2 + 4.4 * columns
+    figure = Figure(figsize=(width, (3.0 if single else 4.4) * sum(heights)), layout="constrained")
+    grid = figure.subplots(rows, columns, sharex="col", squeeze=False, height_ratios=heights)
+    for column, entry in enumerate(panels.shown):
+        grid[0, column].set_title(titles[entry], fontsize=11)
+        grid[-1, column].set_xlabel(panels.axis_name or "entry")
+    for row, label in enumerate(labels):
+        grid[row, 0].set_ylabel(label)
+    return figure, list(grid.T)
 
 
-def finish(figure: Figure, rows: Any, panels: Panels, title: str) -> None:
-    """Title, ticks and legend of a figure of panels."""
+def finish(figure: Figure, columns: Any, panels: Panels, title: str | None) -> None:
+    """Title, ticks and legend of a figure of panels; without a title the caption stands elsewhere."""
     from matplotlib.ticker import MaxNLocator
 
-    figure.suptitle(title + panels.left_out, fontsize=12)
-    for above, below in rows:
-        below.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-        for axes in (above, below):
+    if title is not None:
+        figure.suptitle(title + panels.left_out, fontsize=12)
+    for several in columns:
+        several[-1].xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+        for axes in several:
             axes.spines[["top", "right"]].set_visible(False)
-    legend(figure, rows[0], min(5, 2 * len(rows) + 1))
+    legend(figure, columns[0], 2 if len(columns) == 1 else min(5, 2 * len(columns) + 1))
+    as_written(figure)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, of different lightness, so that they stay apart in grey; hatch and edge tell them too.
-STATE, MEASURED, INK, QUIET = "#0072B2", "#B86E00", "#222222", "#777777"
+STATE, MIDDLE, MEASURED, INK, QUIET = "#0072B2", "#00406B", "#B86E00", "#222222", "#777777"
 OBSERVED_BAND = {"edgecolor": MEASURED, "linestyle": "--", "linewidth": 0.8}
 STATE_BAND = {"edgecolor": STATE, "linestyle": "-", "linewidth": 0.8}
 OBSERVED_STYLES = {
@@ -20,11 +20,13 @@ OBSERVED_STYLES = {
     0.5: {"facecolor": "#F8DDA6", "hatch": "////", **OBSERVED_BAND},
 }
 STATE_STYLES = {0.9: {"facecolor": "#A6CCE5", **STATE_BAND}, 0.5: {"facecolor": "#5BA3D0", **STATE_BAND}}
-ALEATORIC = {"facecolor": "0.94", "edgecolor": "0.6", "hatch": "..", "linewidth": 0.8}
+SHADE = "#EBEBEB"
+ALEATORIC = {"facecolor": "#F0F0F0", "edgecolor": "#999999", "hatch": "..", "linewidth": 0.8}
 EPISTEMIC = {"facecolor": "#009E73", "edgecolor": "#00513B", "linewidth": 0.8}
 BEFORE = {"facecolor": "#FBE8C4", "hatch": "//", **OBSERVED_BAND}
 AFTER = {"facecolor": "#5BA3D0", **STATE_BAND}
 FILLED = {"marker": "o", "markersize": 4.5, "markerfacecolor": INK, "markeredgecolor": INK}
+BEYOND = {"facecolor": "none", "edgecolor": "#B0567F", "hatch": "xx", "linewidth": 0.0, "alpha": 0.7}
 OPEN = {"marker": "s", "markersize": 5.5, "markerfacecolor": "white", "markeredgecolor": INK}
 
 
@@ -49,3 +51,11 @@ def legend(figure: Figure, several: Sequence[Axes], columns: int) -> None:
     figure.legend(
         found.values(), found.keys(), loc="outside lower center", ncols=columns, frameon=False, fontsize=9
     )
+
+
+def as_written(figure: Figure) -> None:
+    """Names and units are shown as the user wrote them: a dollar sign begins no formula."""
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bayeshybrid.faults import ModelError
-from bayeshybrid.plots.style import AFTER, BEFORE, INK, QUIET, legend
+from bayeshybrid.plots.style import AFTER, BEFORE, INK, QUIET, as_written, legend
 from bayeshybrid.posterior import Posterior
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def parameters(posterior: Posterior) -> Figure:
         axes.set_ylabel(unit, fontsize=9)
     figure.suptitle("Unknowns before and after the data", fontsize=11)
     legend(figure, [figure.axes[0]], 3)
+    as_written(figure)
     return figure
 
 
