@@ -12,7 +12,9 @@ from bayeshybrid import plots as plots  # noqa: E402
 from bayeshybrid.configuration import configure  # noqa: E402
 from bayeshybrid.faults import DataError, ModelError, StartError  # noqa: E402
 from bayeshybrid.forecast import Forecast  # noqa: E402
+from bayeshybrid.inference.ensemble import DeepEnsemble  # noqa: E402
 from bayeshybrid.inference.nuts import NUTS  # noqa: E402
+from bayeshybrid.inference.svi import SVI  # noqa: E402
 from bayeshybrid.inference.verbs import infer, simulate  # noqa: E402
 from bayeshybrid.networks import MLP, network  # noqa: E402
 from bayeshybrid.observation import observe  # noqa: E402
@@ -33,7 +35,9 @@ from bayeshybrid.verdict import Verdict  # noqa: E402
 __all__ = [
     "MLP",
     "NUTS",
+    "SVI",
     "DataError",
+    "DeepEnsemble",
     "Forecast",
     "ModelError",
     "Parameter",

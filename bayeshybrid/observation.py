@@ -138,6 +138,12 @@ class Measured(dist.Distribution):
 
     def log_prob(self, value, intermediates=None):
         """Elementwise over the batch; zero where missing, the probability of what is known where censored."""
+        total = self.cell_log_prob(value)
+        summed = len(self.event_shape) - len(_cells(self.base).event_shape)
+        return jnp.sum(total, axis=tuple(range(-summed, 0))) if summed else total
+
+    def cell_log_prob(self, value: ArrayLike) -> Array:
+        """As `log_prob`, but cell by cell where independent cells were made one event."""
         cells = _cells(self.base)
         value = _aligned(jnp.asarray(value), self.shape())
         kinds = self.kinds(value)
@@ -152,9 +158,7 @@ class Measured(dist.Distribution):
             between = kinds == INTERVAL
             ends = log_between(cells, value, _aligned(self.upper, value.shape), between)
             total = jnp.where(between, ends, total)
-        total = jnp.where(kinds == CONTRADICTION, -jnp.inf, total)
-        summed = len(self.event_shape) - len(cells.event_shape)
-        return jnp.sum(total, axis=tuple(range(-summed, 0))) if summed else total
+        return jnp.where(kinds == CONTRADICTION, -jnp.inf, total)
 
 
 def _mask(mark: Array | None, shape: tuple[int, ...]) -> Bool[Array, "..."]:

@@ -8,15 +8,18 @@ from typing import Any
 import jax
 import numpy as np
 
+from bayeshybrid.faults import StartError
 from bayeshybrid.inference.method import Basin
+from bayeshybrid.inference.search import at_initial_values
 from bayeshybrid.inference.whitening import unwhiten
-from bayeshybrid.survey import slopes
+from bayeshybrid.survey import draw_prior, slopes
 from bayeshybrid.target import Target
 
 TIMES_THE_SPREAD = 2.0
 PULLS = 10
+ROUNDS = 5
 
-__all__ = ["dispersed", "middle_of", "mixture"]
+__all__ = ["dispersed", "from_prior", "middle_of", "mixture"]
 
 
 def middle_of(basin: Basin, turn: int) -> np.ndarray:
@@ -70,6 +73,26 @@ def dispersed(
             break
         share[lost] = 0.5 * share[lost] if pull < PULLS - 1 else 0.0
     return middles + share * offset, values, gradients
+
+
+def from_prior(target: Target, key: Any, count: int) -> np.ndarray:
+    """Prior draws of finite density, `(count, size)`; where they are too few, some come more than once.
+
+    ```python
+    from bayeshybrid.inference.chains import from_prior
+    model = lambda y=None: numpyro.sample("y", dist.Normal(numpyro.sample("x", dist.Normal()), 1.0), obs=y)
+    assert from_prior(bh.Target(model, {"y": np.array(2.0)}), jax.random.key(0), 7).shape == (7, 1)
+    ```
+    """
+    found = np.zeros((0, target.layout.size))
+    for turn in range(ROUNDS):
+        points = at_initial_values(target, draw_prior(target, jax.random.fold_in(key, turn), count)[0])
+        found = np.concatenate([found, points[np.isfinite(slopes(target, points)[0])]])
+        if len(found) >= count:
+            break
+    if not len(found):
+        raise StartError(f"none of {ROUNDS * count} prior draws has a finite density: narrow the priors")
+    return found[np.arange(count) % len(found)]
 
 
 def mixture(

@@ -45,11 +45,9 @@ def judge(target: Target, run: Run, result: Result, search: Search, remarks: tup
         checks += convergence_checks(quantities, (PARAMETERS, FORECASTS) if functions else claims)
         if functions:
             checks += convergence_checks(functions, (FUNCTIONS, FORECASTS))
-    failed = result.statistics.get("failed", np.zeros(1))
-    checks.append(
-        failure_check(run.failures, int(np.sum(failed)), np.size(failed), _furthest(target, run, result))
-    )
-    checks += basin_checks(search.basins, search.left_out, np.concatenate(result.raw))
+    checks.append(failure_check(run.failures, *_failed(run, result), _furthest(target, run, result)))
+    if result.nature != "not draws of a posterior":
+        checks += basin_checks(search.basins, search.left_out, np.concatenate(result.raw))
     checks += result.checks
     if target.layout.solves:
         checks += _solver_checks(target, run, result)
@@ -72,6 +70,15 @@ def _solver_checks(target, run, result):
         solved = float(np.mean(unsolved & np.isfinite(likelihoods(fine, asked))))
         proposals = sum(np.size(chunk.statistics["failed"]) for chunk in run.chunks)
         yield resolvable_check(solved * len(run.failed_at) / proposals)
+
+
+def _failed(run, result):
+    """Failed transitions and all: of those kept, or of all draws where the method keeps only what was solved."""
+    kept = result.statistics.get("failed")
+    if kept is None:
+        drawn = [np.ravel(chunk.statistics["failed"]) for chunk in run.chunks if "failed" in chunk.statistics]
+        kept = np.concatenate([np.zeros(0), *drawn])
+    return int(np.sum(kept)), np.size(kept)
 
 
 def _blind(target):

@@ -1,0 +1,251 @@
+"""Densities whose maxima are random: the prior's centre and the data moved, member by member of an ensemble.
+
+"Randomise, then optimise" (Bardsley, Solonen, Haario and Laine 2014): where unknowns and data are Gaussian and
+the model is linear, the maximum of the randomised density is a draw of the posterior. Other priors and noises are
+brought to that form by their normal scores `z = Phi^-1(F(x))` (Wang, Bardsley, Solonen, Cui and Marzouk 2017).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jaxtyping import Array, Float
+from numpyro.distributions.distribution import ExpandedDistribution, Independent, MaskedDistribution
+
+from bayeshybrid.observation import EXACT, MISSING, Measured
+from bayeshybrid.survey import normal_scores
+from bayeshybrid.target import Target, log_prob
+from bayeshybrid.tracing import JACOBIAN, abstract
+
+__all__ = ["Perturbation", "perturbation", "randomised_density", "unscored"]
+
+
+class Perturbation(NamedTuple):
+    """What makes one member differ from another: a pytree of arrays.
+
+    - `prior`: unknown to a standard normal number for each entry, by which its normal score is moved.
+    - `data`: observed site to the same for each cell.
+    - `weights`: observed site to the weight of each cell, where the noise has no normal score or a cell is
+      censored: exponential numbers of mean one (Newton and Raftery 1994, the weighted likelihood bootstrap).
+    - `kept`: observed site to 1 or 0 along its first axis: what is trained on.
+    """
+
+    prior: dict[str, Array]
+    data: dict[str, Array]
+    weights: dict[str, Array]
+    kept: dict[str, Array]
+
+
+def perturbation(target: Target, key: Any, randomise: bool = True) -> Perturbation:
+    """One member's perturbation; with `randomise=False` none, and nothing held out.
+
+    ```python
+    from bayeshybrid.randomised import perturbation
+    model = lambda y=None: numpyro.sample("y", dist.Normal(numpyro.sample("x", dist.Normal()), 1.0), obs=y)
+    moved = perturbation(bh.Target(model, {"y": np.array(2.0)}), jax.random.key(0))
+    assert moved.prior["x"].shape == () and moved.data["y"].shape == () and float(moved.weights["y"]) > 0
+    ```
+    """
+    scored, cells = _what_has_scores(target)
+    keys = dict(zip((*scored, *cells), jax.random.split(key, len(scored) + len(cells)), strict=True))
+    size = 1.0 if randomise else 0.0
+    prior = {name: size * jax.random.normal(keys[name], shape) for name, shape in scored.items()}
+    data, weights, kept = {}, {}, {}
+    for name, (shape, rows, has_scores) in cells.items():
+        normal_key, weight_key = jax.random.split(keys[name])
+        if has_scores is not None:
+            data[name] = size * jax.random.normal(normal_key, has_scores)
+        weights[name] = jax.random.exponential(weight_key, shape) if randomise else jnp.ones(shape)
+        kept[name] = jnp.ones(rows)
+    return Perturbation(prior, data, weights, kept)
+
+
+def randomised_density(
+    target: Target, q: Float[Array, " size"], moved: Perturbation
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """The randomised log density of one member, and the log probability of what it does not train on.
+
+    An unknown of normal score z counts as `-z^2/2 + e z`, which is a standard normal prior about `e`; a measured
+    cell as `log p(y) - e z(y)`, which for Gaussian noise of any size is the log density of `y` moved by `e`
+    standard deviations. Unknowns without scores keep their prior, transforms included.
+
+    **Arguments:**
+
+    - `q`: the unknowns; `moved`: the member's perturbation.
+
+    **Returns:** both as numbers; `-inf` where a solve failed.
+
+    ```python
+    from bayeshybrid.randomised import perturbation, randomised_density
+    model = lambda y=None: numpyro.sample("y", dist.Normal(numpyro.sample("x", dist.Normal()), 1.0), obs=y)
+    target = bh.Target(model, {"y": np.array(2.0)})
+    plain = perturbation(target, jax.random.key(0), randomise=False)
+    slope = jax.grad(lambda q: randomised_density(target, q, plain)[0])(jnp.array([1.0]))
+    assert abs(slope[0]) < 1e-6  # the maximum is the posterior mean
+    ```
+    """
+    found = target.run_at(q)
+    observed = {site.name for site in target.layout.observed}
+    trained = held_out = jnp.zeros(())
+    for name, site in found.sites.items():
+        if site["type"] != "sample" or name in target.layout.absent or _is_jacobian(name, moved.prior):
+            continue
+        scale = 1.0 if site["scale"] is None else site["scale"]
+        if name in observed:
+            moved_cells, plain_cells = _observed_terms(site, name, moved, scale)
+            trained, held_out = trained + moved_cells, held_out + plain_cells
+        elif name in moved.prior:
+            score, noise = _scores(site["fn"], site["value"]), moved.prior[name]
+            trained = trained + jnp.sum(scale * (-0.5 * score**2 + noise * score))
+        else:
+            trained = trained + jnp.sum(scale * log_prob(site))
+    solved = jnp.array(True)
+    for message in found.solutions.values():
+        solved = solved & jnp.all(message["value"].ok)
+    return jnp.where(solved, trained, -jnp.inf), jnp.where(solved, held_out, -jnp.inf)
+
+
+def unscored(target: Target) -> tuple[str, ...]:
+    """Unknowns whose prior has no distribution function to be randomised by.
+
+    ```python
+    from bayeshybrid.randomised import unscored
+    def model(y=None):
+        share = numpyro.sample("share", dist.Dirichlet(jnp.ones(3)))
+        numpyro.sample("y", dist.Normal(share, 0.1), obs=y)
+    assert unscored(bh.Target(model, {"y": np.ones(3) / 3})) == ("share",)
+    ```
+    """
+    scored, _ = _what_has_scores(target)
+    return tuple(site.name for site in target.layout.latent if site.name not in scored)
+
+
+def _is_jacobian(name, scored):
+    return any(name == JACOBIAN.format(site) for site in scored)
+
+
+def _observed_terms(site, name, moved, scale):
+    """What the trained cells of a site count, moved, and what the others do, as they are."""
+    cells = _by_cell(site["fn"], site["value"])
+    kept = _along_first(moved.kept[name], cells)
+    scored = name in moved.data
+    weight = jnp.where(_rough(site["fn"], site["value"], cells), moved.weights[name], 1.0) if scored else None
+    trained = jnp.sum(scale * kept * (moved.weights[name] if weight is None else weight) * cells)
+    if scored:
+        scores = _scores(site["fn"], site["value"])
+        kept_scores = _along_first(moved.kept[name], scores)
+        trained = trained - jnp.sum(jnp.sqrt(scale) * kept_scores * moved.data[name] * scores)
+    return trained, jnp.sum((1.0 - kept) * cells)
+
+
+def _along_first(mask, cells):
+    """A mask over the first axis, shaped to multiply cells; a single value is held by its only entry."""
+    return mask.reshape(mask.shape + (1,) * (cells.ndim - 1)) if cells.ndim else mask[0]
+
+
+def _like(mask, array):
+    """A mask over events, shaped like the cells of those events."""
+    mask = jnp.asarray(mask)
+    return jnp.broadcast_to(mask.reshape(mask.shape + (1,) * (array.ndim - mask.ndim)), array.shape)
+
+
+def _by_cell(distribution, value):
+    """Log probability of each independent cell."""
+    if isinstance(distribution, Independent | ExpandedDistribution):
+        return _by_cell(distribution.base_dist, value)
+    if isinstance(distribution, MaskedDistribution):
+        cells = _by_cell(distribution.base_dist, value)
+        return jnp.where(_like(distribution._mask, cells), cells, 0.0)
+    if isinstance(distribution, Measured):
+        return distribution.cell_log_prob(value)
+    return log_prob({"fn": distribution, "value": value})
+
+
+def _rough(distribution, value, cells):
+    """Cells that are known to lie below, above or between: they are weighted instead of moved."""
+    while isinstance(distribution, Independent | ExpandedDistribution | MaskedDistribution):
+        distribution = distribution.base_dist
+    if not isinstance(distribution, Measured):
+        return jnp.zeros(cells.shape, bool)
+    kinds = distribution.kinds(value)
+    return (kinds != EXACT) & (kinds != MISSING)
+
+
+def _scores(distribution, value):
+    """Normal scores entry by entry, zero where nothing was measured exactly; `None` where there are none."""
+    if isinstance(distribution, Independent | ExpandedDistribution):
+        return _scores(distribution.base_dist, value)
+    if isinstance(distribution, MaskedDistribution | Measured):
+        masked = isinstance(distribution, MaskedDistribution)
+        scores = _scores(distribution.base_dist if masked else distribution.base, value)
+        if scores is None:
+            return None
+        known = distribution._mask if masked else distribution.kinds(value) == EXACT
+        return jnp.where(_like(known, scores), scores, 0.0)
+    if isinstance(distribution, dist.MultivariateNormal):
+        centred = value - distribution.loc
+        factor = jnp.broadcast_to(distribution.scale_tril, (*centred.shape, centred.shape[-1]))
+        return jax.scipy.linalg.solve_triangular(factor, centred[..., None], lower=True)[..., 0]
+    if distribution.event_shape or distribution.support.is_discrete:
+        return None
+    if isinstance(distribution, dist.StudentT):
+        return _scores_of_student(distribution, value)
+    if isinstance(distribution, dist.Beta):  # JAX has no derivative of the beta function by its shapes
+        shapes = (distribution.concentration1, distribution.concentration0)
+        distribution = dist.Beta(*jax.lax.stop_gradient(shapes))
+    if isinstance(distribution, dist.Normal | dist.LogNormal):
+        return normal_scores(distribution, value)
+    try:
+        distribution.cdf(value)
+    except (NotImplementedError, AttributeError, ImportError):
+        return None
+    return normal_scores(distribution, value)
+
+
+def _scores_of_student(distribution, value):
+    """Linear about the centre, where numpyro's distribution function has no derivative, nor any by its freedom."""
+    freedom = jax.lax.stop_gradient(distribution.df)
+    standard = (value - distribution.loc) / distribution.scale
+    central = jnp.abs(standard) < 1e-5
+    unit = dist.StudentT(freedom, 0.0, 1.0)
+    slope = jnp.exp(unit.log_prob(0.0)) * jnp.sqrt(2.0 * jnp.pi)
+    return jnp.where(central, slope * standard, normal_scores(unit, jnp.where(central, 1.0, standard)))
+
+
+def _what_has_scores(target) -> tuple[Mapping[str, tuple], Mapping[str, tuple]]:
+    """Shapes of the scores of unknowns, and of each observed site its cells, rows and scores; found by tracing."""
+
+    def look(q):
+        sites = target.run_at(q).sites
+        scored = {site.name: _shape_of_scores(sites[site.name]) for site in target.layout.latent}
+        cells = {}
+        for site in target.layout.observed:
+            shape = _by_cell(sites[site.name]["fn"], sites[site.name]["value"]).shape
+            cells[site.name] = (shape, shape[:1] or (1,), _shape_of_scores(sites[site.name]))
+        return {name: shape for name, shape in scored.items() if shape is not None}, cells
+
+    return abstract(look, jnp.zeros(target.layout.size))
+
+
+def _shape_of_scores(site):
+    """The shape of a site's scores, `None` where it has none or they have no derivative."""
+    leaves, structure = jax.tree.flatten((site["fn"], site["value"]))
+    real = [jnp.issubdtype(jnp.result_type(leaf), jnp.floating) for leaf in leaves]
+
+    def total(some):
+        some = iter(some)
+        given = [next(some) if is_real else leaf for is_real, leaf in zip(real, leaves, strict=True)]
+        return jnp.sum(_scores(*jax.tree.unflatten(structure, given)))
+
+    scores = _scores(site["fn"], site["value"])
+    if scores is None:
+        return None
+    try:
+        jax.eval_shape(jax.grad(total), [leaf for is_real, leaf in zip(real, leaves, strict=True) if is_real])
+    except (NotImplementedError, ValueError):
+        return None
+    return scores.shape
