@@ -9,6 +9,7 @@ from bayeshybrid import configuration as configuration
 configuration.prepare()
 
 from bayeshybrid import plots as plots  # noqa: E402
+from bayeshybrid import uncertainty as uncertainty  # noqa: E402
 from bayeshybrid.configuration import configure  # noqa: E402
 from bayeshybrid.faults import DataError, ModelError, StartError  # noqa: E402
 from bayeshybrid.forecast import Forecast  # noqa: E402
