@@ -3,6 +3,12 @@
 "Randomise, then optimise" (Bardsley, Solonen, Haario and Laine 2014): where unknowns and data are Gaussian and
 the model is linear, the maximum of the randomised density is a draw of the posterior. Other priors and noises are
 brought to that form by their normal scores `z = Phi^-1(F(x))` (Wang, Bardsley, Solonen, Cui and Marzouk 2017).
+
+Where the size s of the noise is unknown, data moved once and for all would be noisier than the data, and s too
+large. Here the data move with the current s, and the data's say in s is `-e^2 log s` instead of `-log s`, with e the
+same number that moves the cell. In linear regression under flat priors for the coefficients and log s the point
+where all slopes vanish is then a draw of their joint posterior: with residuals r of the least-squares fit and
+hat matrix H it has `s^2 = |r|^2 / |(1 - H) e|^2` and fitted values `H (y + s e)`.
 """
 
 from __future__ import annotations
@@ -21,6 +27,9 @@ from bayeshybrid.survey import normal_scores
 from bayeshybrid.target import Target, log_prob
 from bayeshybrid.tracing import JACOBIAN, abstract
 
+# Families in which the noise is a size times a number about a location (on the log scale for the second)
+LOCATED = (dist.Normal, dist.LogNormal, dist.StudentT, dist.Laplace, dist.Logistic, dist.Cauchy)
+
 __all__ = ["Perturbation", "perturbation", "randomised_density", "unscored"]
 
 
@@ -32,12 +41,14 @@ class Perturbation(NamedTuple):
     - `weights`: observed site to the weight of each cell, where the noise has no normal score or a cell is
       censored: exponential numbers of mean one (Newton and Raftery 1994, the weighted likelihood bootstrap).
     - `kept`: observed site to 1 or 0 along its first axis: what is trained on.
+    - `randomised`: 1, or 0 where nothing is moved.
     """
 
     prior: dict[str, Array]
     data: dict[str, Array]
     weights: dict[str, Array]
     kept: dict[str, Array]
+    randomised: Array
 
 
 def perturbation(target: Target, key: Any, randomise: bool = True) -> Perturbation:
@@ -61,17 +72,18 @@ def perturbation(target: Target, key: Any, randomise: bool = True) -> Perturbati
             data[name] = size * jax.random.normal(normal_key, has_scores)
         weights[name] = jax.random.exponential(weight_key, shape) if randomise else jnp.ones(shape)
         kept[name] = jnp.ones(rows)
-    return Perturbation(prior, data, weights, kept)
+    return Perturbation(prior, data, weights, kept, jnp.asarray(size))
 
 
 def randomised_density(
     target: Target, q: Float[Array, " size"], moved: Perturbation
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """The randomised log density of one member, and the log probability of what it does not train on.
+    """What one member climbs by its gradient, and the log probability of what it does not train on.
 
     An unknown of normal score z counts as `-z^2/2 + e z`, which is a standard normal prior about `e`; a measured
-    cell as `log p(y) - e z(y)`, which for Gaussian noise of any size is the log density of `y` moved by `e`
-    standard deviations. Unknowns without scores keep their prior, transforms included.
+    cell as `log p(y) - e z(y)`, which for Gaussian noise is the log density of `y` moved by `e` standard
+    deviations. Unknowns without scores keep their prior, transforms included. The size of the noise learns from
+    the cell as it is, weighted as the top of this file says, so that the gradient is not that of the value alone.
 
     **Arguments:**
 
@@ -132,14 +144,15 @@ def _observed_terms(site, name, moved, scale):
     """What the trained cells of a site count, moved, and what the others do, as they are."""
     cells = _by_cell(site["fn"], site["value"])
     kept = _along_first(moved.kept[name], cells)
-    scored = name in moved.data
-    weight = jnp.where(_rough(site["fn"], site["value"], cells), moved.weights[name], 1.0) if scored else None
-    trained = jnp.sum(scale * kept * (moved.weights[name] if weight is None else weight) * cells)
-    if scored:
-        scores = _scores(site["fn"], site["value"])
-        kept_scores = _along_first(moved.kept[name], scores)
-        trained = trained - jnp.sum(jnp.sqrt(scale) * kept_scores * moved.data[name] * scores)
-    return trained, jnp.sum((1.0 - kept) * cells)
+    held_out = jnp.sum((1.0 - kept) * cells)
+    if name not in moved.data:
+        return jnp.sum(scale * kept * moved.weights[name] * cells), held_out
+    weight = jnp.where(_rough(site["fn"], site["value"], cells), moved.weights[name], 1.0)
+    scores, log_sizes = _scores(site["fn"], site["value"], steady=True), _log_sizes(site["fn"], site["value"])
+    noise, kept_scores = moved.data[name], _along_first(moved.kept[name], scores)
+    shift = jnp.sum(jnp.sqrt(scale) * kept_scores * noise * scores)
+    growth = jnp.sum(jnp.sqrt(scale) * kept_scores * moved.randomised * (noise**2 - 1.0) * log_sizes)
+    return jnp.sum(scale * kept * weight * cells) - shift - growth, held_out
 
 
 def _along_first(mask, cells):
@@ -175,23 +188,31 @@ def _rough(distribution, value, cells):
     return (kinds != EXACT) & (kinds != MISSING)
 
 
-def _scores(distribution, value):
-    """Normal scores entry by entry, zero where nothing was measured exactly; `None` where there are none."""
+def _scores(distribution, value, steady=False):
+    """Normal scores entry by entry, zero where nothing was measured exactly; `None` where there are none.
+
+    With `steady` the size of the noise counts as a constant.
+    """
     if isinstance(distribution, Independent | ExpandedDistribution):
-        return _scores(distribution.base_dist, value)
+        return _scores(distribution.base_dist, value, steady)
     if isinstance(distribution, MaskedDistribution | Measured):
         masked = isinstance(distribution, MaskedDistribution)
-        scores = _scores(distribution.base_dist if masked else distribution.base, value)
+        scores = _scores(distribution.base_dist if masked else distribution.base, value, steady)
         if scores is None:
             return None
         known = distribution._mask if masked else distribution.kinds(value) == EXACT
         return jnp.where(_like(known, scores), scores, 0.0)
     if isinstance(distribution, dist.MultivariateNormal):
         centred = value - distribution.loc
-        factor = jnp.broadcast_to(distribution.scale_tril, (*centred.shape, centred.shape[-1]))
+        factor = jax.lax.stop_gradient(distribution.scale_tril) if steady else distribution.scale_tril
+        factor = jnp.broadcast_to(factor, (*centred.shape, centred.shape[-1]))
         return jax.scipy.linalg.solve_triangular(factor, centred[..., None], lower=True)[..., 0]
     if distribution.event_shape or distribution.support.is_discrete:
         return None
+    if steady and isinstance(distribution, LOCATED):
+        sizes = jax.lax.stop_gradient(distribution.scale)
+        more = (jax.lax.stop_gradient(distribution.df),) if isinstance(distribution, dist.StudentT) else ()
+        distribution = type(distribution)(*more, distribution.loc, sizes)
     if isinstance(distribution, dist.StudentT):
         return _scores_of_student(distribution, value)
     if isinstance(distribution, dist.Beta):  # JAX has no derivative of the beta function by its shapes
@@ -204,6 +225,20 @@ def _scores(distribution, value):
     except (NotImplementedError, AttributeError, ImportError):
         return None
     return normal_scores(distribution, value)
+
+
+def _log_sizes(distribution, value):
+    """Log of the size of the noise entry by entry; zero where it has none or nothing was measured exactly."""
+    if isinstance(distribution, Independent | ExpandedDistribution):
+        return _log_sizes(distribution.base_dist, value)
+    if isinstance(distribution, MaskedDistribution | Measured):
+        masked = isinstance(distribution, MaskedDistribution)
+        sizes = _log_sizes(distribution.base_dist if masked else distribution.base, value)
+        known = distribution._mask if masked else distribution.kinds(value) == EXACT
+        return jnp.where(_like(known, sizes), sizes, 0.0)
+    if isinstance(distribution, LOCATED):
+        return jnp.broadcast_to(jnp.log(distribution.scale), jnp.shape(value))
+    return jnp.zeros(jnp.shape(value))
 
 
 def _scores_of_student(distribution, value):

@@ -297,15 +297,14 @@ def _program(steps, learning_rate, early_stopping, members):
 
 
 def _step(target, rate, halfway, early_stopping, state):
-    """One step of one member: Adam uphill, or half way back to its best point where the density is not finite."""
+    """One step of one member: Adam uphill, or half way back to the last sound point where the density is not finite."""
 
     def density(z):
         return randomised_density(target, unwhiten(state.factor, z), state.moved)
 
     (value, held_out), slope = jax.value_and_grad(density, has_aux=True)(state.position)
     sound = jnp.isfinite(value) & jnp.all(jnp.isfinite(slope))
-    merit = held_out if early_stopping else value
-    better = sound & (merit > state.best_value)
+    better = sound & ((held_out > state.best_value) | (not early_stopping))
     best = jnp.where(better, state.position, state.best)
     move, adam = _adam().update(jnp.where(sound, -slope, 0.0), state.adam)
     onward = state.position - rate(state.iteration) * move
@@ -314,7 +313,7 @@ def _step(target, rate, halfway, early_stopping, state):
         position=jnp.where(sound, onward, 0.5 * (state.position + best)),
         adam=jax.tree.map(lambda new, old: jnp.where(sound, new, old), adam, state.adam),
         best=best,
-        best_value=jnp.where(better, merit, state.best_value),
+        best_value=jnp.where(better, held_out, state.best_value),
         halfway=jnp.where(state.iteration <= halfway, best, state.halfway),
     )
     place = unwhiten(state.factor, state.position)
