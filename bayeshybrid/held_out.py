@@ -309,8 +309,8 @@ def _counted(cells, value, largest):
         return known
     counts = jnp.arange(largest).astype(value.dtype)
     chance = jax.vmap(lambda k: jnp.exp(cells.log_prob(jnp.broadcast_to(k, value.shape))))(counts)
-    among = counts.reshape(-1, *(1,) * value.ndim) <= value[None]
-    return jnp.clip(jnp.sum(jnp.where(among, chance, 0.0), axis=0), 0.0, 1.0)
+    within = jnp.clip(jnp.cumsum(jnp.nan_to_num(chance), axis=0), 0.0, 1.0)
+    return jnp.take_along_axis(within, jnp.clip(value, 0, largest - 1).astype(int)[None], axis=0)[0]
 
 
 # Where the distribution function is not known

@@ -196,9 +196,9 @@ def _sorted_names(forecast, data):
         elif name in forecast.observed:
             direct[name] = value
         else:
-            known = [*forecast.observed, *parameters]
-            close = difflib.get_close_matches(str(name), known, 1, 0.5)
-            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            known = {one.lower(): one for one in (*parameters, *forecast.observed)}
+            close = difflib.get_close_matches(str(name).lower(), known, 1, 0.5)
+            hint = f" (did you mean {known[close[0]]!r}?)" if close else ""
             raise DataError(
                 f"{name!r} is neither an observed site nor an argument of the model{hint}; "
                 f"observed are {', '.join(forecast.observed)}"
