@@ -8,8 +8,8 @@ from bayeshybrid import configuration as configuration
 
 configuration.prepare()
 
-from bayeshybrid import identifiability as identifiability  # noqa: E402
 from bayeshybrid import calibration as calibration  # noqa: E402
+from bayeshybrid import identifiability as identifiability  # noqa: E402
 from bayeshybrid import plots as plots  # noqa: E402
 from bayeshybrid import uncertainty as uncertainty  # noqa: E402
 from bayeshybrid.configuration import configure  # noqa: E402
