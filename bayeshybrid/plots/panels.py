@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -29,17 +30,21 @@ class Site(NamedTuple):
 
 
 class Panels:
-    """One observed site cut into panels along its horizontal axis; at most six, or `only` one of them."""
+    """One observed site cut into panels along its horizontal axis; at most six are shown."""
 
-    def __init__(
-        self, site: Site, inputs: Mapping[str, Any], along: str | None, only: int | None = None
-    ) -> None:
+    def __init__(self, site: Site, inputs: Mapping[str, Any], along: str | None) -> None:
         self.site = site
         self.shape = site.shape or (1,)
         self.axis_name, self.axis, self.x = _horizontal(inputs, self.shape, along)
         self.order = np.argsort(self.x, kind="stable")
         self.x = self.x[self.order]
-        self.shown = range(min(self.entries, MOST_PANELS)) if only is None else [only]
+        self.shown: Sequence[int] = range(min(self.entries, MOST_PANELS))
+
+    def only(self, entry: int) -> Panels:
+        """The same with one panel."""
+        one = copy.copy(self)
+        one.shown = [entry]
+        return one
 
     def split(self, values: Any) -> np.ndarray:
         """Values in the site's shape as rows, one an entry, in the order of the horizontal axis."""
@@ -164,13 +169,11 @@ def data_of(given: Any) -> Any:
     return {**given.target.inputs(), **given.check(key=0, draws=1).observed}
 
 
-def forecast_panels(
-    forecast: Forecast, site: str | None, along: str | None, only: int | None = None
-) -> Panels:
+def forecast_panels(forecast: Forecast, site: str | None, along: str | None) -> Panels:
     """The panels of one observed site of a forecast."""
     observed = forecast.observed[chosen_site(forecast, site)]
     told = Site(observed.name, observed.draws.shape[1:], observed.labels, observed.unit)
-    return Panels(told, forecast.inputs, along, only)
+    return Panels(told, forecast.inputs, along)
 
 
 def panel_figure(panels: Panels, heights: Sequence[float], labels: Sequence[str]) -> tuple[Figure, list[Any]]:

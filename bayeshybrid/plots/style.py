@@ -27,6 +27,21 @@ BEFORE = {"facecolor": "#FBE8C4", "hatch": "//", **OBSERVED_BAND}
 AFTER = {"facecolor": "#5BA3D0", **STATE_BAND}
 FILLED = {"marker": "o", "markersize": 4.5, "markerfacecolor": INK, "markeredgecolor": INK}
 BEYOND = {"facecolor": "none", "edgecolor": "#B0567F", "hatch": "xx", "linewidth": 0.0, "alpha": 0.7}
+# Groups of unknowns: neighbours differ in lightness, and every one in its hatch.
+GROUPS = tuple(
+    {"facecolor": face, "edgecolor": edge, "hatch": hatch, "linewidth": 0.8}
+    for face, edge, hatch in (
+        ("#0072B2", "#003A5C", ""),
+        ("#F2C14E", "#8A5F00", "//"),
+        ("#009E73", "#00513B", "\\\\"),
+        ("#F3B6D3", "#8E3B66", "xx"),
+        ("#B5491C", "#5E2008", "--"),
+        ("#9AD1EC", "#1F6E96", "||"),
+        ("#6B5B95", "#342A52", "++"),
+        ("#C9D68B", "#5E6B1E", "oo"),
+    )
+)
+LEFT_OVER = {"facecolor": "#FFFFFF", "edgecolor": "#777777", "hatch": "xxx", "linewidth": 0.8}
 OPEN = {"marker": "s", "markersize": 5.5, "markerfacecolor": "white", "markeredgecolor": INK}
 
 

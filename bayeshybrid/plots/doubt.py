@@ -1,0 +1,71 @@
+"""Where the doubt of a forecast comes from, as shares that fill the height."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bayeshybrid.forecast import Forecast
+from bayeshybrid.plots.panels import Panels, Site, finish, panel_figure
+from bayeshybrid.plots.style import ALEATORIC, GROUPS, LEFT_OVER, wide
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from bayeshybrid.uncertainty import Budget
+
+__all__ = ["budget"]
+
+
+def budget(budget: Budget, *, forecast: Forecast | None = None, along: str | None = None) -> Figure:
+    """Where the variance of a new measurement comes from, stacked to one, entry by entry.
+
+    One column for each entry along the last axis of the observed site (at most six). At the bottom the groups of
+    unknowns, each with a colour and a hatch of its own, then what could not be attributed, then in pale grey what
+    would remain if every unknown were known. A row that came out negative is drawn as nothing.
+
+    **Arguments:**
+
+    - `budget`: what `bh.uncertainty.budget` returned.
+    - `forecast`: the forecast that was split: it gives the horizontal axis, else the number of the entry.
+    - `along`: as for `fit`.
+
+    **Returns:** a matplotlib `Figure`.
+
+    ```python
+    model = lambda t, y=None: numpyro.sample("y", dist.Normal(numpyro.sample("x", dist.Normal()) * t, 1.0), obs=y)
+    ahead = bh.simulate(model, {"t": np.arange(4.0)}, key=0, draws=200)
+    figure = bh.plots.budget(bh.uncertainty.budget(ahead), forecast=ahead)
+    assert figure.axes[0].get_ylabel() == "share of variance"
+    ```
+    """
+    site = Site(budget.site, np.shape(budget.total), tuple(budget.labels), budget.unit)
+    panels = Panels(site, forecast.inputs if forecast is not None else {}, along)
+    return draw_budget(panels, budget, f"Where the doubt about {budget.site} comes from")
+
+
+def draw_budget(panels: Panels, budget: Budget, title: str | None = None) -> Figure:
+    """The picture of `budget` on panels that were made."""
+    figure, columns = panel_figure(panels, (1.0,), ("share of variance",))
+    order = [*budget.groups, *(name for name in reversed(budget.rows) if name not in budget.groups)]
+    rows = np.stack([panels.split(np.maximum(budget.rows[name], 0.0)) for name in order])
+    total = rows.sum(axis=0)
+    shares = np.divide(rows, total, out=np.zeros_like(rows), where=total > 0)
+    tops = np.cumsum(shares, axis=0)
+    styles = row_styles(budget)
+    for i, (axes,) in zip(panels.shown, columns, strict=True):
+        for row, name in enumerate(order):
+            x, low, high = wide(panels.x, tops[row, i] - shares[row, i], tops[row, i])
+            axes.fill_between(x, low, high, label=name, **styles[name])
+        axes.set_ylim(0.0, 1.0)
+        axes.set_xlim(panels.x.min() - 0.4 * (len(panels.x) == 1), None)
+    finish(figure, columns, panels, title)
+    return figure
+
+
+def row_styles(budget: Budget) -> dict[str, dict]:
+    """Row name to how it is drawn: groups in strong colours, what cannot be told apart hatched, noise pale."""
+    groups = {name: GROUPS[i % len(GROUPS)] for i, name in enumerate(budget.groups)}
+    noise = dict.fromkeys(budget.rows, ALEATORIC)
+    return {**noise, "not attributed": LEFT_OVER, **groups}

@@ -1,0 +1,342 @@
+"""Blocks 3 to 6: data and fit, the unknowns, the forecast, and where its doubt comes from."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bayeshybrid.forecast import Forecast
+from bayeshybrid.plots.bands import draw_fit, draw_forecast
+from bayeshybrid.plots.doubt import draw_budget
+from bayeshybrid.plots.panels import Panels, state_of
+from bayeshybrid.plots.unknowns import MOVED_MUCH, MOVED_SOME
+from bayeshybrid.reporting.markup import Markup, bullets, element, paragraph, table
+from bayeshybrid.reporting.material import Material
+from bayeshybrid.reporting.numbers import (
+    count,
+    listing,
+    number,
+    percent,
+    place,
+    sentence,
+    span,
+    spelled,
+)
+from bayeshybrid.reporting.pictures import Pictures
+from bayeshybrid.reporting.sentences import by_knowledge, doubt_shares, share_words
+
+MOST_POSITIONS = 8
+REFERENCE = "the record's own spread (the range that holds nine in ten of its values)"
+
+__all__ = ["before_and_after", "fit_and_data", "outlook", "sources_of_doubt"]
+
+
+def not_examined(reason: str) -> Markup:
+    """What a block says that has nothing to tell."""
+    return paragraph(element("strong", "Not examined. "), sentence(reason), class_="absent")
+
+
+def fit_and_data(material: Material, pictures: Pictures) -> list[Markup]:
+    """Block 3: the data beside what the fitted model expects in their place, with residuals."""
+    checked, replicated = material.checked, material.replicated
+    if checked is None or replicated is None:
+        return [not_examined(material.refused.get("fit", "the model observes nothing"))]
+    told: list[Markup] = []
+    for site, (inside, cells) in checked.inside.items():
+        told.append(
+            paragraph(
+                f"{inside} of {count(cells, 'value')} of {site} lie inside the 9-in-10 range of what the fitted model "
+                f"expects ({number(0.9 * cells)} would be typical). The fit has seen these data, so a good count here "
+                "shows no skill; a bad one shows misfit."
+            )
+        )
+        if checked.censored.get(site):
+            told.append(
+                paragraph(f"{checked.censored[site]} values of {site} lie beyond a limit and are left out.")
+            )
+        panels = material.panels(replicated, site)
+        told.append(
+            _side_by_side(
+                panels,
+                pictures,
+                lambda one: draw_fit(one, replicated, checked),
+                lambda name: (
+                    f"{name}: data as dots on the bands that the fitted model expects, and below them the "
+                    "residuals in standard deviations"
+                ),
+            )
+        )
+    told.append(
+        paragraph(
+            "Hatched bands: where a new measurement would fall. Filled bands: where the state itself is. Below, each "
+            "residual is the measurement minus what the model expects, in standard deviations; nearly all should lie "
+            "within the grey band of two.",
+            class_="note",
+        )
+    )
+    return told
+
+
+def _side_by_side(panels: Panels, pictures: Pictures, draw, shows) -> Markup:
+    """One picture a panel, so that they stand side by side or one below the other."""
+    drawn = []
+    for entry in panels.shown:
+        one = panels.only(entry)
+        name = panels.site.name if panels.entries == 1 else f"{panels.site.name} {panels.titles[entry]}"
+        drawn.append(pictures.add(draw(one), shows(name)))
+    rest = paragraph(f"Shown: {panels.left_out[2:]}.") if panels.left_out else ""
+    return Markup(pictures.beside(drawn) + rest)
+
+
+def before_and_after(material: Material, pictures: Pictures) -> list[Markup]:
+    """Block 4: every unknown number before and after the data."""
+    if not material.rows:
+        return [not_examined("the model has no unknown numbers beside the weights of networks")]
+    known = by_knowledge(material)
+    told = []
+    if known:
+        best, least = known[0], known[-1]
+        told.append(
+            f"Known best, compared with what was assumed: {best.name}, {span(best.low, best.high, best.unit)}. "
+            f"Known least: {least.name}, {span(least.low, least.high, least.unit)}."
+        )
+    rows = []
+    for row in material.rows:
+        before = "not stated" if np.isnan(row.prior_low) else span(row.prior_low, row.prior_high)
+        after = material.draws[row.name]
+        shows = f"{row.name} before and after the data"
+        rows.append(
+            [
+                row.name,
+                spelled(row.unit) or "no unit",
+                before,
+                span(row.low, row.high),
+                number(row.mean, row.high - row.low),
+                pictures.ridge(material.before[row.name], after, shows),
+                moved_words(row.contraction),
+            ]
+        )
+    header = ("", "Unit", "Assumed before", "After the data", "Mean after", "Before (pale), after", "Moved")
+    note = (
+        "Ranges hold the quantity in 9 cases of 10. Moved much: its spread fell to less than about a third of that "
+        "assumed before; some: to less than about 70 %; hardly: what stands there is mostly what was assumed. "
+    )
+    if material.posterior.verdict.nature == "not draws of a posterior":
+        note += "Here the ranges show how far separately trained members differ; they are not to be read as above. "
+    return [*map(paragraph, told), table("Unknown numbers", header, rows), paragraph(note, class_="note")]
+
+
+def moved_words(contraction: float) -> str:
+    """How far the data moved an unknown, in one word."""
+    if not np.isfinite(contraction):
+        return "nothing to compare with"
+    return "much" if contraction > MOVED_MUCH else "some" if contraction > MOVED_SOME else "hardly"
+
+
+def outlook(material: Material, pictures: Pictures) -> list[Markup]:
+    """Block 5: where a new measurement and the state will be, and how far ahead that says something."""
+    forecast = material.forecast
+    if forecast is None:
+        return [not_examined("no forecast was given")]
+    told: list[Markup] = []
+    for site in forecast.observed:
+        panels = material.panels(forecast, site)
+        told += [paragraph(words) for words in _how_far(material, site)]
+        told.append(_table_ahead(material, forecast, panels))
+        outside = _outside(material, panels)
+        record = material.record_of(panels)
+        new = material.new_data(panels)
+        told.append(
+            _side_by_side(
+                panels,
+                pictures,
+                lambda one, r=record, n=new, o=outside: _draw_ahead(one, forecast, r, n, o),
+                lambda name: f"Forecast of {name}: bands that hold a new measurement and the state",
+            )
+        )
+    told.append(paragraph(_legend_words(material), class_="note"))
+    told += [paragraph(sentence(remark)) for remark in forecast.remarks]
+    return told
+
+
+def _draw_ahead(panels, forecast, record, new, outside):
+    return draw_forecast(panels, forecast, new, record, outside=outside, shares=False)
+
+
+def _legend_words(material):
+    words = (
+        "Hatched with a dashed edge: where a new measurement will fall (9 in 10 and 1 in 2). Filled: where the state "
+        "itself is. The dotted line marks the end of the data."
+    )
+    if material.asked:
+        words += " Cross-hatched: at least half of the draws ask a network for what it never met in the fit."
+    return words
+
+
+def _outside(material, panels):
+    """Positions at which half of the draws or more ask some network outside what it met; nothing without networks."""
+    found = [one.along for one in material.asked.values() if one.along is not None]
+    fitting = [along for along in found if len(along) == len(panels.x)]
+    return np.max(fitting, axis=0) >= 0.5 if fitting else None
+
+
+def _how_far(material, site):
+    """Sentences on how far ahead the forecast says more than the record."""
+    told = []
+    for ahead in material.ahead.get(site, ()):
+        last = place(ahead.x[-1])
+        if ahead.ratio is None:
+            told.append(f"{ahead.name}: there is no record of it to hold the width of the forecast against.")
+        elif not ahead.later.any():
+            typical = percent(float(np.median(ahead.ratio)))
+            told.append(
+                f"{ahead.name}: the forecast does not lead beyond the data. Its 9-in-10 range is typically {typical} "
+                f"as wide as {REFERENCE}."
+            )
+        else:
+            told.append(_one_horizon(ahead, last))
+    axis = material.ahead[site][0].axis if material.ahead.get(site) else ""
+    if axis:
+        beyond = place(material.ahead[site][0].x[-1])
+        told.append(
+            f"Nothing was computed beyond {axis} {beyond}. This page answers no question about later values of {axis}; "
+            "they need a forecast of their own, and ranges seldom become narrower with distance."
+        )
+    return told
+
+
+def _one_horizon(ahead, last):
+    later = ahead.ratio[ahead.later]
+    first = place(ahead.x[ahead.later][0])
+    widths = (
+        f"its 9-in-10 range is {percent(float(later[0]))} as wide as {REFERENCE} at {first} and "
+        f"{percent(float(later[-1]))} at {last}"
+    )
+    if ahead.useful is None:
+        return (
+            f"{ahead.name}: beyond the data the forecast says no more than the record's own spread: {widths}."
+        )
+    upto = place(ahead.useful)
+    whole = "all the way that was asked, to" if ahead.useful == ahead.x[-1] else "only up to"
+    return f"{ahead.name}: the forecast says more than the record's own spread {whole} {upto}: {widths}."
+
+
+def _table_ahead(material, forecast: Forecast, panels: Panels):
+    """Middle and ranges at a few positions, beyond the data where there are such."""
+    several = material.ahead[panels.site.name]
+    beyond = several[0].beyond if several and several[0].beyond.any() else np.ones(len(panels.x), bool)
+    places = np.flatnonzero(beyond)
+    places = places[
+        np.unique(np.linspace(0, len(places) - 1, min(MOST_POSITIONS, len(places))).round().astype(int))
+    ]
+    observed = forecast.observed[panels.site.name]
+    state = state_of(forecast, observed)
+    low, middle, high = (panels.split(end) for end in observed.quantile([0.05, 0.5, 0.95]))
+    inner = None if state is None else [panels.split(end) for end in state.interval(0.9)]
+    rows = []
+    for entry, name in enumerate(material.names(panels)):
+        ratio = several[entry].ratio if entry < len(several) else None
+        for at in places:
+            width = high[entry, at] - low[entry, at]
+            rows.append(
+                [
+                    f"{name}, {panels.axis_name or 'entry'} {place(panels.x[at])}",
+                    number(middle[entry, at], width),
+                    span(low[entry, at], high[entry, at]),
+                    "" if inner is None else span(inner[0][entry, at], inner[1][entry, at]),
+                    "" if ratio is None else percent(float(ratio[at])),
+                ]
+            )
+    unit = spelled(panels.site.unit)
+    header = ("", "Middle", "New measurement, 9 in 10", "State, 9 in 10", "Width beside the record's")
+    return table(f"Forecast of {panels.site.name}{f', {unit}' if unit else ''}", header, rows)
+
+
+def sources_of_doubt(material: Material, pictures: Pictures) -> list[Markup]:
+    """Block 6: the variance of a new measurement by source."""
+    forecast = material.forecast
+    if forecast is None:
+        return [not_examined("no forecast was given")]
+    told: list[Markup] = []
+    for site in forecast.observed:
+        shares = {name: share for name, share in doubt_shares(material, site).items() if np.isfinite(share)}
+        if not shares:
+            told.append(not_examined(f"{site} has no variance to divide"))
+            continue
+        told.append(
+            paragraph(element("strong", "Main source of doubt"), f" about {site}: {share_words(shares)}.")
+        )
+        budget = material.budgets.get(site)
+        if budget is None:
+            told.append(
+                not_examined(material.refused.get(f"budget of {site}", "what we do not know was not divided"))
+            )
+        told.append(_bars(site, shares, budget))
+        if budget is not None:
+            told.append(bullets(_further(budget)))
+            told += _over_time(budget, material, pictures)
+    words = (
+        "Shares of the variance of a new measurement, averaged over its entries. Noise would remain if every unknown "
+        "were known; what more data could shrink stands under the names of the unknowns."
+    )
+    return [*told, paragraph(words, class_="note")]
+
+
+def _bars(site, shares, budget):
+    meanings = {
+        "noise": "measurement noise",
+        "process": "what will happen by chance",
+        "differences between units": "how a new unit differs from others",
+        "not attributed": "not known, and not to be divided among them",
+        "what we do not know": "more data would shrink it",
+    }
+    rows = []
+    for name, share in shares.items():
+        meaning = meanings.get(name, "not known well enough" if budget is not None else "")
+        width = max(0.0, min(1.0, share))
+        bar = Markup(
+            f'<svg class="bar" viewBox="0 0 100 12" preserveAspectRatio="none" aria-hidden="true">'
+            f'<rect width="{100 * width:.1f}" height="12"/></svg>'
+        )
+        rows.append([name, percent(share), bar, meaning])
+    return table(f"Where the doubt about {site} comes from", ("Source", "Share", "", "Meaning"), rows)
+
+
+def _further(budget):
+    """What knowing one group would bring, and which groups trade off."""
+    told = []
+    if budget.drop:
+        total = np.asarray(budget.total, float)
+        drops = {
+            name: float(np.nanmean(np.divide(drop, total, out=np.full(total.shape, np.nan), where=total > 0)))
+            for name, drop in budget.drop.items()
+        }
+        best = max(drops, key=lambda name: drops[name]) if drops else None
+        if best is not None and drops[best] > 0:
+            told.append(
+                f"If {best} alone were known, the variance would fall by {percent(drops[best])} on average."
+            )
+    if budget.compensating:
+        told.append(
+            f"{listing(list(budget.compensating))} trade off: each alone is far less certain than together, so that "
+            "learning one of them would narrow the others."
+        )
+    if budget.solver is not None and np.any(np.asarray(budget.solver) > 0.01):
+        most = percent(float(np.nanmax(budget.solver)))
+        told.append(f"The solver's own error is up to {most} of the standard deviation.")
+    return told
+
+
+def _over_time(budget, material, pictures):
+    if np.size(budget.total) < 2:
+        return []
+    panels = material.panels(material.forecast, budget.site)
+    if np.shape(budget.total) != panels.shape:
+        return []
+    return [
+        _side_by_side(
+            panels,
+            pictures,
+            lambda one: draw_budget(one, budget),
+            lambda name: f"Shares of the variance of {name} by source, stacked to one",
+        )
+    ]

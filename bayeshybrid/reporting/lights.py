@@ -1,0 +1,325 @@
+"""Four lights: computation, fit, what the data determined, support for the forecast."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from bayeshybrid.plots.unknowns import MOVED_MUCH, MOVED_SOME
+from bayeshybrid.reporting.material import Material
+from bayeshybrid.reporting.numbers import count, listing, percent, place, sentence
+from bayeshybrid.verdict import FORECASTS
+
+Colour = Literal["good", "care", "bad", "none"]
+GRAVITY: tuple[Colour, ...] = ("none", "good", "care", "bad")
+WORDS: dict[Colour, str] = {
+    "good": "No objection",
+    "care": "With care",
+    "bad": "Do not rely on it",
+    "none": "Not examined",
+}
+
+UNLIKELY, IMPOSSIBLE = 0.025, 0.005
+ODD_RESIDUAL = 4.0
+FEW_DATA = 5
+FEW_FAILURES, MANY_FAILURES = 0.001, 0.05
+LITTLE_OUTSIDE, MUCH_OUTSIDE = 0.1, 0.5
+MOSTLY_UNKNOWN = 0.5
+EATEN = 0.5
+
+# Beginnings of the names of checks, what each means without its jargon, and what to do.
+CHECKS = {
+    "R-hat and": ("too few runs or draws to compare them", "run at least four chains of 50 draws or more"),
+    "R-hat": ("separate runs do not agree yet", "run longer, or look for several explanations of the data"),
+    "effective sample size": ("the runs are too short for the digits shown", "run more draws"),
+    "stuck chain": ("a run never moved from its start", "run again with another key, or look at its start"),
+    "divergent": ("the sampler met places that it could not follow", "raise target_acceptance"),
+    "trajectories": ("the sampler was cut short on its way", "raise max_doublings"),
+    "energy": (
+        "the sampler moved poorly between likely and unlikely values",
+        "write the model in other unknowns",
+    ),
+    "failed solves that": (
+        "the solver gives up where a more accurate one would not",
+        "raise max_steps or choose another solver",
+    ),
+    "failed solves": (
+        "for some values of the unknowns the equation could not be solved, and these values are left out",
+        "see which of them are cut off in the part for statisticians",
+    ),
+    "solver tolerance": (
+        "the solver's own error moves the result",
+        "ask the solver for smaller rtol and atol",
+    ),
+    "basin with mass": ("an explanation of the data was found that no run visited", "run more chains"),
+    "masses of the basins": (
+        "several separate explanations of the data were found, and their shares are not known",
+        "compare them one by one",
+    ),
+    "basins": ("the search did not end at a clear best explanation", "give narrower ranges before the data"),
+    "searches": ("some searches ended early at explanations that are as good", "give more starts"),
+    "run": ("the run was ended early", "run it again with more time"),
+}
+
+__all__ = ["WORDS", "Light", "eaten", "four_lights", "judged_parameters", "plain_check"]
+
+
+@dataclass(frozen=True)
+class Light:
+    """One light: what it judges, how it came out, why, and what to do about it."""
+
+    name: str
+    colour: Colour
+    reasons: tuple[str, ...]
+    remedies: tuple[str, ...] = ()
+
+    @property
+    def word(self) -> str:
+        """The colour in words."""
+        return WORDS[self.colour]
+
+
+class _Judge:
+    """Collects reasons; the gravest decides the colour."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.told: list[tuple[Colour, str, str]] = []
+
+    def say(self, colour: Colour, reason: str, remedy: str = "") -> None:
+        self.told.append((colour, sentence(reason), sentence(remedy)))
+
+    def light(self, fine: str) -> Light:
+        """The light; `fine` is the reason where nothing was said."""
+        told = sorted(self.told, key=lambda one: -GRAVITY.index(one[0])) or [("good", sentence(fine), "")]
+        remedies = tuple(dict.fromkeys(remedy for _, _, remedy in told if remedy))
+        return Light(self.name, told[0][0], tuple(dict.fromkeys(reason for _, reason, _ in told)), remedies)
+
+
+def four_lights(material: Material) -> tuple[Light, Light, Light, Light]:
+    """The lights in their order."""
+    return _computation(material), _fit(material), _determined(material), _support(material)
+
+
+def plain_check(check: Any) -> tuple[str, str]:
+    """What a check found and what to do, without jargon where its name is known."""
+    for beginning, words in CHECKS.items():
+        if check.name.startswith(beginning):
+            return words
+    return f"{check.name}: {check.state}", check.remedy
+
+
+def _computation(material):
+    verdict, judge = material.posterior.verdict, _Judge("Computation")
+    for check in verdict.reasons:
+        judge.say("bad" if check.state == "fail" else "care", *plain_check(check))
+    if verdict.nature == "not draws of a posterior":
+        judge.say(
+            "care",
+            "these are separately trained members, not draws whose spread follows from the data and the assumptions: "
+            "the ranges of the parameters show how far members differ, no more",
+            "judge its forecasts by their track record on data that it has not seen; for ranges of parameters fit "
+            "with NUTS",
+        )
+    elif verdict.nature == "approximate":
+        judge.say("care", "the method is an approximation: ranges may be too narrow", "compare with NUTS")
+    if not verdict.checks:
+        judge.say("care", "nothing was checked", "use a method whose draws can be checked")
+    for remark in verdict.remarks:
+        judge.say("care", remark)
+    checks = count(len(verdict.checks), "check")
+    return judge.light(f"all of {checks} passed; this says nothing about whether the model is right")
+
+
+def _fit(material):
+    judge, checked = _Judge("Fit to the data"), material.checked
+    if checked is None:
+        judge.say("none", f"the fit was not examined: {material.refused.get('fit', 'nothing is observed')}")
+        return judge.light("")
+    told = []
+    for site, (inside, cells) in checked.inside.items():
+        if not cells:
+            judge.say("none", f"no value of {site} was measured exactly")
+            continue
+        told.append(f"{inside} of {cells} values of {site} lie where the model expects nine in ten")
+        if _rarely_so_few(inside, cells):
+            judge.say("bad", f"only {told[-1]}", "look at the residuals for what the model leaves out")
+        _statistics(judge, site, checked.probabilities[site])
+        residuals = np.abs(checked.residuals[site])
+        largest = np.max(residuals[np.isfinite(residuals)], initial=0.0)
+        if largest > ODD_RESIDUAL:
+            judge.say(
+                "care",
+                f"a value of {site} lies {largest:.1f} standard deviations from what the model expects",
+                "check that value, or allow for outliers in the noise",
+            )
+        if cells < FEW_DATA:
+            judge.say("care", f"{count(cells, 'value')} of {site}: too few to show misfit", "measure more")
+    return judge.light(
+        f"{listing(told)}; these data were used in the fit, so this can show misfit and no skill"
+    )
+
+
+def _rarely_so_few(inside, cells):
+    """Whether a right model would have so few inside in less than one case of two hundred."""
+    from scipy.stats import binom
+
+    return binom.cdf(inside, cells, 0.9) < IMPOSSIBLE
+
+
+def _statistics(judge, site, probabilities):
+    odd = {name: min(p, 1 - p) for name, p in probabilities.items() if min(p, 1 - p) < UNLIKELY}
+    if odd:
+        bad = min(odd.values()) < IMPOSSIBLE
+        judge.say(
+            "bad" if bad else "care",
+            f"the model hardly reproduces the {listing(list(odd))} of {site}",
+            "look at the residuals for what the model leaves out, or choose another noise",
+        )
+
+
+def _determined(material):
+    judge = _Judge("What the data determined")
+    if not material.rows:
+        judge.say("none", "the model has no unknown numbers beside the weights of networks")
+        return judge.light("")
+    more = "measure what depends on them, or say where their assumed ranges come from"
+    if material.found is None:
+        _by_movement(judge, material, more)
+        return judge.light(
+            "the data narrowed every unknown number to less than a third of its assumed spread"
+        )
+    words = {
+        "driven by the prior": "the data say next to nothing about",
+        "several separate values": "the data allow several separate values of",
+        "only in combination": "the data determine only combinations of",
+        "weakly identified": "the data narrow only somewhat",
+    }
+    parameters = judged_parameters(material)
+    for verdict, told in words.items():
+        names = [parameter.name for parameter in parameters if parameter.verdict == verdict]
+        if names:
+            grave = verdict != "weakly identified" and 2 * len(names) >= len(parameters)
+            judge.say("bad" if grave else "care", f"{told} {listing(names)}", more)
+    for parameter, network, share in eaten(material):
+        judge.say(
+            "care",
+            f"the network {network} takes {percent(share)} of what the data tell about {parameter}",
+            "measure where the equation alone acts, or give the network a smaller scale",
+        )
+    return judge.light("the data determine every unknown number well beyond what was assumed before")
+
+
+def judged_parameters(material: Material) -> list[Any]:
+    """Findings on the parameters, those of single units left out where parameters are pooled across units."""
+    return [one for one in material.found.parameters if one.kind != "offset"]
+
+
+def eaten(material: Material, least: float = EATEN) -> list[tuple[str, str, float]]:
+    """Parameter, network and share of what the data tell about it that the network takes, largest first."""
+    if material.found is None:
+        return []
+    shares = []
+    for (parameter, network), at in material.found.absorption.items():
+        stated = at.get(1.0) if isinstance(at, dict) else at
+        share = float(getattr(stated, "median", stated))
+        if share >= least:
+            shares.append((parameter, network, share))
+    return sorted(shares, key=lambda one: -one[2])
+
+
+def _by_movement(judge, material, more):
+    hardly = [row.name for row in material.rows if row.contraction <= MOVED_SOME]
+    some = [row.name for row in material.rows if MOVED_SOME < row.contraction <= MOVED_MUCH]
+    if hardly:
+        grave = 2 * len(hardly) >= len(material.rows)
+        judge.say("bad" if grave else "care", f"the data say little about {listing(hardly)}", more)
+    if some:
+        judge.say("care", f"the data narrow only somewhat {listing(some)}", more)
+
+
+def _support(material):
+    judge, forecast = _Judge("Support for the forecast"), material.forecast
+    if forecast is None:
+        judge.say("none", "no forecast was given", "posterior.predict(inputs, key=1) makes one")
+        return judge.light("")
+    if material.posterior.verdict.nature == "not draws of a posterior" and material.judged is None:
+        judge.say(
+            "care",
+            "its ranges rest on separately trained members, and no track record was given",
+            "give measurements that the fit has not seen: bh.report(..., data=...)",
+        )
+    elif FORECASTS in material.posterior.verdict.claims and material.posterior.verdict[FORECASTS] == "fail":
+        judge.say(
+            "care", "it rests on a computation that did not pass its checks", "first mend the computation"
+        )
+    _failures(judge, forecast)
+    _extrapolation(judge, material)
+    _reach(judge, material)
+    _doubt(judge, forecast)
+    _kept_its_word(judge, material)
+    return judge.light("its draws could all be made, and its ranges say more than the record alone")
+
+
+def _failures(judge, forecast):
+    if forecast.failed_share > FEW_FAILURES:
+        judge.say(
+            "bad" if forecast.failed_share > MANY_FAILURES else "care",
+            f"{percent(forecast.failed_share)} of its draws could not be solved and are left out",
+            "look at what the equation does there; give the solver more steps",
+        )
+
+
+def _extrapolation(judge, material):
+    for name, asked in material.asked.items():
+        most = asked.outside if asked.along is None else float(asked.along.max())
+        if most > LITTLE_OUTSIDE:
+            where = "" if asked.along is None else ", at the worst position"
+            judge.say(
+                "bad" if most > MUCH_OUTSIDE else "care",
+                f"the network {name} is asked outside what it met in the fit for {percent(most)} of the draws{where}",
+                "measure there, or trust the forecast only where the picture is not hatched",
+            )
+
+
+def _reach(judge, material):
+    for site in material.ahead.values():
+        for ahead in site:
+            if ahead.ratio is None or not ahead.later.any() or np.all(ahead.ratio[ahead.later] < 1.0):
+                continue
+            if ahead.useful is None:
+                judge.say(
+                    "bad", f"for {ahead.name} it says no more than the record's own spread", "measure more"
+                )
+            else:
+                judge.say(
+                    "care",
+                    f"for {ahead.name} it says more than the record's own spread only up to {place(ahead.useful)}",
+                    "do not use it beyond",
+                )
+
+
+def _doubt(judge, forecast):
+    for site, share in forecast.epistemic.share.items():
+        if np.any(np.isfinite(share)) and np.nanmean(share) > MOSTLY_UNKNOWN:
+            judge.say(
+                "care",
+                f"{percent(float(np.nanmean(share)))} of the doubt about {site} is what we do not know, not noise",
+                "more data would shrink it",
+            )
+
+
+def _kept_its_word(judge, material):
+    if material.judged is None:
+        return
+    for site, found in material.judged.sites.items():
+        figure, counted = found.figures.get("coverage 90 %"), found.counts.get(0.9)
+        if figure is None or counted is None:
+            continue
+        told = f"{counted[0]} of {counted[1]} new measurements of {site} fell inside its 9-in-10 ranges"
+        if figure.value < figure.low:
+            judge.say("bad", f"only {told}", "widen its ranges, or find what the model leaves out")
+        elif figure.value > figure.high:
+            judge.say("care", f"{told}: its ranges are too wide", "look at the size of the noise")

@@ -1,0 +1,180 @@
+"""The five sentences at the top of a page, written from its numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bayeshybrid.plots.unknowns import MOVED_MUCH
+from bayeshybrid.reporting.lights import Light, eaten, judged_parameters
+from bayeshybrid.reporting.material import Material, model_name
+from bayeshybrid.reporting.numbers import count, listing, number, percent, place, sentence, span, with_unit
+
+BEST, LEAST, ENTRIES = 3, 2, 3
+
+__all__ = ["by_knowledge", "doubt_shares", "five_sentences", "share_words"]
+
+
+def five_sentences(material: Material, lights: tuple[Light, ...]) -> tuple[str, str, str, str, str]:
+    """What was fitted to what, what is known best, what the data could not tell, what will happen, how far to trust."""
+    told = (
+        _fitted(material),
+        _best(material),
+        _untold(material),
+        _expected(material),
+        _trust(material, lights),
+    )
+    return tuple(sentence(words) for words in told)  # type: ignore[return-value]
+
+
+def by_knowledge(material: Material) -> list:
+    """Rows from the one that the data narrowed most to the one that they narrowed least."""
+    known = [row for row in material.rows if np.isfinite(row.contraction)]
+    return sorted(known, key=lambda row: -row.contraction)
+
+
+def _fitted(material):
+    if material.fitted:
+        return f"fitted: {material.fitted}"
+    told = []
+    for site in material.posterior.target.layout.observed:
+        shape = np.prod(site.shape, dtype=int)
+        unit = f" in {site.tag.unit}" if site.tag.unit and site.tag.unit != "1" else ""
+        labels = f" ({listing(list(site.tag.labels))})" if site.tag.labels else ""
+        told.append(
+            f"{count(int(shape), 'measurement')} of {site.name}{labels}{unit}{_when(material, site.name)}"
+        )
+    networks = (
+        f", with the network{'s' * (len(material.networks) > 1)} {listing(list(material.networks))} in it"
+    )
+    model = f"{_called(material)}{networks if material.networks else ', which holds no network,'}"
+    return f"{model} was fitted to {listing(told) or 'no data'}"
+
+
+def _called(material):
+    name = model_name(material.posterior)
+    return name if name == "the model" else f"the model {name}"
+
+
+def _when(material, site):
+    """Where the data stand on the horizontal axis."""
+    if material.replicated is None or site not in material.replicated.observed:
+        return ""
+    panels = material.panels(material.replicated, site)
+    if not panels.axis_name or len(panels.x) < 2:
+        return ""
+    return f", {panels.axis_name} from {place(panels.x[0])} to {place(panels.x[-1])}"
+
+
+def _best(material):
+    known = [row for row in by_knowledge(material) if row.contraction > 0]
+    if not known:
+        return "the data narrowed no unknown number beyond what was assumed before"
+    told = [
+        f"{row.name}, {with_unit(number(row.mean, row.high - row.low), row.unit)} "
+        f"(9 in 10: {span(row.low, row.high)})"
+        for row in known[:BEST]
+    ]
+    return f"known best, compared with what was assumed before the data: {'; '.join(told)}"
+
+
+def _untold(material):
+    rows = {row.name: row for row in material.rows}
+    known = by_knowledge(material)
+    least = known[::-1][:LEAST]
+    if not least:
+        return "what the data could not tell was not examined"
+    ranges = [_narrowed(row) for row in least]
+    if material.found is not None:
+        open_ones = [one.name for one in judged_parameters(material) if one.verdict != "identified"]
+        told = [_narrowed(rows[name]) for name in open_ones if name in rows][:BEST]
+        taken = eaten(material)
+        networks = [f"how much of {one[0]} is due to the network {one[1]}" for one in taken[:LEAST]]
+        if open_ones:
+            return f"the data could not settle {listing([*told, *networks]) or listing(open_ones)}"
+        if networks:
+            return f"the data could not tell {listing(networks)}; known least is {ranges[0]}"
+    narrow = "every unknown number was narrowed to less than a third of its assumed spread; " * (
+        least[0].contraction > MOVED_MUCH
+    )
+    return f"{narrow}known least is {listing(ranges[:1])}"
+
+
+def _narrowed(row):
+    after = span(row.low, row.high, row.unit)
+    if np.isnan(row.prior_low):
+        return f"{row.name} ({after})"
+    return f"{row.name} ({after}; assumed before: {span(row.prior_low, row.prior_high)})"
+
+
+def _expected(material):
+    if material.forecast is None:
+        return "no forecast was made"
+    told = []
+    for site in material.forecast.observed:
+        panels = material.panels(material.forecast, site)
+        low, high = (panels.split(end) for end in material.forecast.observed[site].interval(0.9))
+        for entry, name in list(enumerate(material.names(panels)))[:ENTRIES]:
+            told.append(f"{name} {span(low[entry, -1], high[entry, -1], panels.site.unit)}")
+        where = f" at {panels.axis_name} {place(panels.x[-1])}" if panels.axis_name else ""
+    return f"a new measurement{where} will fall, in 9 cases of 10, in these ranges: {'; '.join(told)}"
+
+
+def _trust(material, lights):
+    worst = [light.name.lower() for light in lights if light.colour == "bad"]
+    care = [light.name.lower() for light in lights if light.colour == "care"]
+    told = [_record(material)] if _record(material) else []
+    if worst:
+        told.insert(0, f"do not rely on it yet: {listing(worst)} did not pass")
+    elif care:
+        told.insert(0, f"use it with care: {listing(care)} leave{'s' * (len(care) == 1)} something open")
+    else:
+        told.insert(0, "nothing that was examined speaks against it")
+    return f"{'; '.join([*told, *_how_far(material)])}"
+
+
+def _record(material):
+    if material.judged is None:
+        return ""
+    told = [
+        f"{found.counts[0.9][0]} of {found.counts[0.9][1]} new measurements of {site} fell inside the 9-in-10 ranges"
+        for site, found in material.judged.sites.items()
+        if 0.9 in found.counts
+    ]
+    return listing(told)
+
+
+def _how_far(material):
+    """Up to where the forecast is better than the record's own spread."""
+    told = []
+    for several in material.ahead.values():
+        for ahead in several[:ENTRIES]:
+            if ahead.ratio is None or not ahead.later.any():
+                continue
+            if ahead.useful is None:
+                told.append(f"for {ahead.name} the forecast says no more than the record's own spread")
+            else:
+                told.append(
+                    f"for {ahead.name} it says more than the record's own spread up to {place(ahead.useful)}"
+                )
+    return told
+
+
+def doubt_shares(material: Material, site: str) -> dict[str, float]:
+    """Sources of doubt with their mean shares, largest first."""
+    if site in material.budgets:
+        shares = material.budgets[site].shares()
+    elif material.forecast is not None:
+        forecast = material.forecast
+        shares = {
+            "noise": float(np.nanmean(forecast.aleatoric.share[site])),
+            "what we do not know": float(np.nanmean(forecast.epistemic.share[site])),
+        }
+    else:
+        return {}
+    return dict(sorted(shares.items(), key=lambda one: -one[1]))
+
+
+def share_words(shares: dict[str, float]) -> str:
+    """The two largest sources in words."""
+    told = [f"{name} ({percent(share)})" for name, share in list(shares.items())[:2] if share > 0]
+    return listing(told, "then")
