@@ -12,9 +12,12 @@ from jaxtyping import Array, Bool, Float
 from bayeshybrid.inference.whitening import unwhiten
 from bayeshybrid.target import Target
 
-MARGIN = 5.0
+MARGIN = 3.0
 MEMORY = 0.9
+SQUARES = 0.99
+LONGEST = 3.0
 LAST_RATE = 0.02
+FIRST_PART = 0.05
 AVERAGED = 1 / 3
 
 # From parameters to a distribution with `sample` and `log_prob`, of one vector.
@@ -94,10 +97,10 @@ def surrogate(
 def climb_step(
     guide: Guide, particles: int, target: Target, steps: Any, learning_rate: Any, state: State
 ) -> tuple[State, dict[str, Any]]:
-    """One step of Adam of one guide, its rate falling along half a cosine to a fiftieth.
+    """One step of Adam of one guide, its rate rising for a twentieth of the steps, then falling to a fiftieth.
 
     The parameters of the last third of the steps are averaged (Polyak and Juditsky 1992, "Acceleration of
-    stochastic approximation by averaging"). A gradient that is not finite moves nothing.
+    stochastic approximation by averaging"). A gradient that is not finite counts as none.
     """
     from optax import scale_by_adam
 
@@ -111,10 +114,10 @@ def climb_step(
         state.drop,
         jax.random.split(draw_key, particles),
     )
-    gradient = jnp.where(jnp.all(jnp.isfinite(gradient)), gradient, 0.0)
-    direction, adam = scale_by_adam(b2=0.99).update(gradient, state.adam)
+    direction, adam = scale_by_adam(b2=SQUARES).update(_shortened(gradient, state.adam), state.adam)
     way = state.step / steps
     rate = learning_rate * (LAST_RATE + (1 - LAST_RATE) * 0.5 * (1 + jnp.cos(jnp.pi * way)))
+    rate = rate * jnp.minimum(1.0, (way + 1 / steps) / FIRST_PART)
     parameters = state.parameters + rate * direction
     averaged = jnp.maximum(state.step - jnp.floor((1 - AVERAGED) * steps), 0.0) + 1
     following = state._replace(
@@ -126,6 +129,14 @@ def climb_step(
         drop=_next_drop(state.drop, drawn),
     )
     return following, {"elbo": bound_of(drawn), "share_failed": jnp.mean(~drawn.solved)}
+
+
+def _shortened(gradient, adam):
+    """A gradient at most three times as long as they usually were: far draws must not decide for many steps."""
+    usual = jnp.sqrt(jnp.sum(adam.nu) / (1 - SQUARES ** jnp.maximum(adam.count, 1)))
+    length = jnp.linalg.norm(gradient)
+    share = jnp.where(adam.count > 0, jnp.minimum(1.0, LONGEST * usual / jnp.maximum(length, 1e-300)), 1.0)
+    return jnp.where(jnp.isfinite(length), share * gradient, 0.0)
 
 
 def _next_drop(drop, drawn):

@@ -201,7 +201,7 @@ def basin_checks(basins: Sequence[Basin], left_out: Sequence[Basin], draws: np.n
     heavy = [b for b in shaped if b.mass > BASIN_THAT_MATTERS or any(b is kept for kept in basins)]
     for i, basin in enumerate(shaped):
         if any(basin is other for other in heavy) and not np.any(owner == i):
-            remedy = "no chain went there: run more chains, or let infer search and start them"
+            remedy = "nothing was drawn there: NUTS starts chains in every basin that the search keeps"
             place = f"log density {basin.log_density:.2f}"
             return (
                 Check(

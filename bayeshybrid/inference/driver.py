@@ -87,7 +87,9 @@ def drive(
 
 
 def _words(chunk):
-    steps = chunk.statistics.get("n_steps")
+    steps, bound = chunk.statistics.get("n_steps"), chunk.statistics.get("elbo")
+    if bound is not None and bound.size:
+        return f"lower bound {np.mean(bound[:, -1]):.2f}"
     diverging = int(np.sum(chunk.statistics.get("diverging", 0)))
     told = f"{np.mean(steps):.0f} gradients per draw" if steps is not None and steps.size else ""
     return told + (f", {diverging} divergent" if diverging else "")

@@ -22,7 +22,7 @@ from bayeshybrid.inference.bound import MARGIN, State, climb_step, draw_round
 from bayeshybrid.inference.chains import middle_of
 from bayeshybrid.inference.convergence import ESS_LIMIT
 from bayeshybrid.inference.devices import mesh_of, over_devices, settled
-from bayeshybrid.inference.importance import Weights, resample, shape_limit, weigh
+from bayeshybrid.inference.importance import Weights, certificate, choose, weigh
 from bayeshybrid.inference.method import Basin, Chunk, Claim, Method, Result, register
 from bayeshybrid.inference.whitening import factor_of
 from bayeshybrid.target import Target
@@ -65,7 +65,8 @@ class SVI(Method):
     - `steps`: of optimisation.
     - `draws`: draws kept of each guide; four times as many are made and weighted.
     - `particles`: draws of each guide in each step, two or more.
-    - `learning_rate`: of Adam at the start, in units of the posterior's spread at the mode.
+    - `learning_rate`: largest step of Adam, in units of the posterior's spread at the mode; a flow, whose many
+      parameters act together, takes a third of it.
     - `guides`: how many are fitted.
     - `rank`: of `"low rank"`; by default the square root of the number of unknowns.
 
@@ -134,7 +135,8 @@ class SVI(Method):
             return self._draw(target, state, min(length, MOST_ROUNDS, self.steps + self._rounds - done))
         length = min(length, CAPACITY, self.steps - done)
         program = _climbing(self._family(target), self.particles, self.guides)
-        settings = (jnp.asarray(length), jnp.asarray(self.steps), jnp.asarray(self.learning_rate))
+        rate = self.learning_rate / (3.0 if self.guide == "flow" else 1.0)
+        settings = (jnp.asarray(length), jnp.asarray(self.steps), jnp.asarray(rate))
         state, told = program(target, state, *settings)
         seen = {name: np.asarray(values)[:, :length] for name, values in told.items()}
         none = np.zeros((self.guides, 0, target.layout.size))
@@ -167,10 +169,10 @@ class SVI(Method):
         log_weights = told["lp"] - told["log_guide"]
         weights = [weigh(row) for row in log_weights]
         bounds = np.array([_bound(row) for row in log_weights])
-        checks = _checks(weights, bounds, np.sum(~told["failed"], axis=1))
+        checks = _checks(weights, bounds)
         believed = all(check.state == "pass" for check in checks[:2])
         count = min(self.draws, max(1, points.shape[1] // OVERSAMPLED))
-        chain, place = _chosen(weights, count, believed, state.key)
+        chain, place = choose(weights, count, believed, state.key)
         draws, heaviest = points[chain, place], _heaviest(basins)
         return Result(
             draws=draws,
@@ -348,37 +350,17 @@ def _bound(log_weights):
     return np.mean(log_weights[solved]) + np.log(np.mean(solved)) if solved.any() else -np.inf
 
 
-def _chosen(weights: list[Weights], count, believed, key):
-    """Guide and place of each draw, `(guide, count)`: resampled, or evenly among those that were solved."""
-    offsets = np.random.default_rng(np.asarray(key).ravel()).uniform(size=len(weights))
-    kept = [g for g, w in enumerate(weights) if w.values.any()]
-    shares = [weights[g].values if believed else (weights[g].values > 0) * 1.0 for g in kept]
-    places = [resample(s / s.sum(), count, offsets[g]) for g, s in zip(kept, shares, strict=True)]
-    return np.broadcast_to(np.array(kept)[:, None], (len(kept), count)), np.stack(places)
-
-
-def _checks(weights: list[Weights], bounds, solved):
-    """The importance certificate of all guides, the worst named first."""
-    shapes = np.array([w.shape for w in weights])
-    limits = np.array([shape_limit(n) for n in solved])
-    worst = int(np.argmax(shapes - limits))
-    spread = "" if weights[worst].spread >= 0.01 else ", the weights are all the same"
+def _checks(weights: list[Weights], bounds):
+    """Whether the weights make draws of the guides draws of the posterior: the first two checks say so."""
     effective = sum(w.effective for w in weights)
     finite = np.isfinite(bounds)
     return (
-        Check(
-            "Pareto k-hat of the importance weights",
-            "pass" if np.all(shapes <= limits) else "fail",
-            float(shapes[worst]),
-            float(limits[worst]),
-            f"guide {worst}{spread}",
-            'the guide is not near the posterior: use guide="flow" or NUTS',
-        ),
+        certificate(weights),
         Check(
             "evidence lower bound",
             "pass" if finite.all() else "fail",
             float(bounds.min()) if finite.all() else 0.0,
-            place="" if finite.all() else f"guide {int(np.argmin(finite))}: not finite",
+            place="smallest of the guides" if finite.all() else f"guide {int(np.argmin(finite))}: not finite",
             remedy="the guide ran away: lower learning_rate, or give more particles",
         ),
         Check(
