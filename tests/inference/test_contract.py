@@ -18,8 +18,16 @@ from bayeshybrid.keys import as_key
 from tests.problems import PROBLEMS, linear_answer
 
 # Settings with which each method ends in a moment, and others that differ from its defaults.
-QUICK: dict[str, dict[str, Any]] = {"NUTS": {"draws": 60, "warmup": 60}, "SVI": {"draws": 60, "steps": 60}}
-OTHER: dict[str, dict[str, Any]] = {"NUTS": {"draws": 61}, "SVI": {"guide": "flow"}}
+QUICK: dict[str, dict[str, Any]] = {
+    "NUTS": {"draws": 60, "warmup": 60},
+    "SVI": {"draws": 60, "steps": 60},
+    "DeepEnsemble": {"members": 4, "steps": 60},
+}
+OTHER: dict[str, dict[str, Any]] = {
+    "NUTS": {"draws": 61},
+    "SVI": {"guide": "flow"},
+    "DeepEnsemble": {"members": 5},
+}
 # Settings with which it can be held to its claim.
 LONG: dict[str, dict[str, Any]] = {"NUTS": {"draws": 500, "warmup": 500}, "SVI": {"draws": 500, "steps": 500}}
 
