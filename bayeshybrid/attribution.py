@@ -121,8 +121,9 @@ def _reduced(coordinates):
 
 def _leading(x, most):
     scaled, _ = _standardised({"": x})
-    _, _, directions = np.linalg.svd(scaled, full_matrices=False)
-    return scaled @ directions[:most].T
+    if scaled.shape[1] > len(scaled):
+        return np.linalg.eigh(scaled @ scaled.T)[1][:, ::-1][:, :most]
+    return scaled @ np.linalg.eigh(scaled.T @ scaled)[1][:, ::-1][:, :most]
 
 
 def _standardised(coordinates):

@@ -278,7 +278,7 @@ def _moments(target: Target, arrays, carried, fixed, name):
 
 def _assembled(forecast, name, scale, split, found: Attribution, networks, solver):
     shaped = lambda x: x.reshape(split.shape)  # noqa: E731
-    reserved = {NOISE, REST, *ANEW}
+    reserved = {NOISE, REST, *ANEW, "total"}
     kinds = {g: "network" if g in networks else "parameters" for g in found.groups}
     labels = {g: f"{g} ({kinds[g]})" if g in reserved else g for g in found.groups}
     groups = tuple(labels.values())

@@ -16,7 +16,7 @@ from posteriors import VERDICT
 from test_attribution import gaussian_worth, shapley
 
 import bayeshybrid as bh
-from bayeshybrid import configuration, uncertainty
+from bayeshybrid import attribution, configuration, uncertainty
 from bayeshybrid.faults import ModelError
 from bayeshybrid.verdict import Verdict
 
@@ -26,12 +26,16 @@ NOISE = 0.5
 
 
 def posterior(
-    model: Callable[..., Any], data: Mapping[str, Any], draws: np.ndarray, verdict: Verdict = PASS
+    model: Callable[..., Any],
+    data: Mapping[str, Any],
+    draws: np.ndarray,
+    verdict: Verdict = PASS,
+    values: Mapping[str, np.ndarray] | None = None,
 ) -> bh.Posterior:
     """A posterior with these unconstrained draws, `(draws, size)`, in four chains where they divide by four."""
     with configuration.scope():
         target = bh.Target(model, data)
-        values = jax.jit(jax.vmap(target.constrain))(jnp.asarray(draws))
+        values = values or jax.jit(jax.vmap(target.constrain))(jnp.asarray(draws))
     chains = CHAINS if len(draws) % CHAINS == 0 else 1
     samples = {name: np.asarray(x).reshape(chains, -1, *x.shape[1:]) for name, x in values.items()}
     return bh.Posterior(
@@ -134,6 +138,15 @@ def test_few_draws_say_so(fitted):
     assert np.allclose(told.rows["not attributed"], told.epistemic)
     assert any("With 10 draws" in sentence for sentence in told.words)
     assert any("100 % of what we do not know could not be attributed" in sentence for sentence in told.words)
+
+
+def test_sampled_orders_and_reduced_groups_are_said(forecast, monkeypatch):
+    monkeypatch.setattr(attribution, "EXACT_GROUPS", 2)
+    monkeypatch.setattr(attribution, "MOST_COLUMNS", 4)
+    told = uncertainty.budget(forecast)
+    check_sums(told)
+    assert "The 3 groups were put in 128 random orders instead of all." in told.words
+    assert any(sentence.startswith("a has more coordinates than can be fitted") for sentence in told.words)
 
 
 @pytest.mark.parametrize(
@@ -256,14 +269,17 @@ def units() -> bh.Posterior:
     )
 
 
-def test_new_units(units):
-    forecast = units.predict(
-        {"times": np.arange(3.0), "unit": np.arange(1)}, key=1, new=("units",), replicates=16
-    )
-    told = uncertainty.budget(forecast)
+@pytest.fixture(scope="module")
+def newcomer(units) -> bh.Forecast:
+    inputs = {"times": np.arange(3.0), "unit": np.arange(1)}
+    return units.predict(inputs, key=1, new=("units",), replicates=16)
+
+
+def test_new_units(newcomer):
+    told = uncertainty.budget(newcomer)
     check_sums(told)
     assert list(told.rows) == ["noise", "differences between units", "middle", "steps", "not attributed"]
-    np.testing.assert_allclose(told.total, forecast.total["y"], rtol=1e-12)
+    np.testing.assert_allclose(told.total, newcomer.total["y"], rtol=1e-12)
     assert np.allclose(told.rows["differences between units"], 4.0, rtol=0.05)
     assert np.allclose(told.rows["middle"], 0.09, atol=0.05)  # what 16 replicates of variance 4 leave of it
     assert "differences between units, drawn anew" in told.words[0]
@@ -278,14 +294,12 @@ def test_a_process_that_goes_on(units):
     assert np.all(np.abs(told.rows["middle"]) < 0.2 * np.maximum(told.epistemic, 0.05))
 
 
-def test_both_are_one_row_and_one_replicate_is_none(units):
-    inputs = {"times": np.arange(5.0), "unit": np.arange(2)}
-    forecast = units.predict(inputs, key=1, new=("units",))
-    told = uncertainty.budget(forecast)
+def test_both_are_one_row_and_one_replicate_is_none(newcomer):
+    told = uncertainty.budget(replace(newcomer, continued=("steps",), carried=("middle",)))
     check_sums(told)
     assert list(told.rows)[1] == "process and differences between units"
-    once = {"y": tuple(moment[:, :1] for moment in forecast.conditional["y"])}
-    told = uncertainty.budget(replace(forecast, replicates=1, conditional=once))
+    once = {"y": tuple(moment[:, :1] for moment in newcomer.conditional["y"])}
+    told = uncertainty.budget(replace(newcomer, replicates=1, conditional=once))
     check_sums(told)
     assert list(told.rows) == ["noise", "middle", "steps", "not attributed"]
     assert np.all(told.rows["not attributed"] > 3.0)
@@ -379,7 +393,8 @@ def decay(times, y=None):
 def test_the_error_of_the_solver_stands_beside_the_sum():
     draws = 0.002 * np.random.default_rng(18).normal(size=(200, 1))
     times = np.array([0.5, 5.0])
-    forecast = posterior(decay, {"times": times, "y": np.zeros(2)}, draws).predict(key=1)
+    made = posterior(decay, {"times": times, "y": np.zeros(2)}, draws, values={"rate": np.exp(draws[:, 0])})
+    forecast = made.predict(key=1)
     told = uncertainty.budget(forecast)
     check_sums(told)
     chosen = np.linspace(0, 199, 100).round().astype(int)
