@@ -127,12 +127,13 @@ def test_every_member_ends_where_it_solves():
 
 
 def test_an_ensemble_that_has_not_settled_fails():
-    rushed = bh.DeepEnsemble(members=20, steps=6, learning_rate=1.0)
+    rushed = bh.DeepEnsemble(members=20, steps=60, learning_rate=0.01)
     verdict = bh.infer(linear, LINEAR, rushed, key=0).verdict
     assert verdict["forecasts"] == "fail"
-    check = next(c for c in verdict.checks if c.name.startswith("movement"))
+    check = next(c for c in verdict.checks if c.name.startswith("share of the way"))
     assert check.state == "fail"
     assert check.place == "w"
+    assert 0.15 < check.figure < 0.3
     assert "raise steps" in check.remedy
 
 
@@ -208,7 +209,7 @@ def test_heteroscedastic_heads_learn_where_it_is_noisy():
     assert noise[5] < 0.25
     assert 0.35 < noise[-5] < 1.2
     assert posterior.verdict["network functions"] == "not assessable"
-    told = [c.place for c in posterior.verdict.checks if c.name.startswith("movement")]
+    told = [c.place for c in posterior.verdict.checks if c.name.startswith("share of the way")]
     assert told == ["f over 64 visited points"]
 
 
