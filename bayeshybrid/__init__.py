@@ -31,6 +31,7 @@ from bayeshybrid.priors import (  # noqa: E402
     prior_quantiles,
 )
 from bayeshybrid.progress import Silent, TextBar  # noqa: E402
+from bayeshybrid.reporting import report  # noqa: E402
 from bayeshybrid.statements import solve_ode  # noqa: E402
 from bayeshybrid.target import Target  # noqa: E402
 from bayeshybrid.verdict import Verdict  # noqa: E402
@@ -59,6 +60,7 @@ __all__ = [
     "parameters",
     "prior_interval",
     "prior_quantiles",
+    "report",
     "simulate",
     "solve_ode",
 ]

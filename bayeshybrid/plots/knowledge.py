@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -83,13 +83,10 @@ def _draw_absorption(axes, found, networks):
             at = found.absorption.get((parameter.name, network))
             if at is None:
                 continue
-            sizes = {scale: middle(value) for scale, value in at.items()}
             y = place + 0.18 * (number - (len(networks) - 1) / 2)
+            axes.plot([min(at.values()), max(at.values())], [y, y], color=style["edgecolor"], linewidth=2)
             axes.plot(
-                [min(sizes.values()), max(sizes.values())], [y, y], color=style["edgecolor"], linewidth=2
-            )
-            axes.plot(
-                [sizes.get(1.0, np.nan)],
+                [at[1.0]],
                 [y],
                 MARKS[number % len(MARKS)],
                 markerfacecolor=style["facecolor"],
@@ -98,8 +95,3 @@ def _draw_absorption(axes, found, networks):
             )
             label = "_" + label.lstrip("_")
     axes.set_xlabel("share taken by a network")
-
-
-def middle(value: Any) -> float:
-    """The middle of an absorption, which comes as a number or with its range."""
-    return float(getattr(value, "median", value))

@@ -104,14 +104,15 @@ def draw_second(axes: Axes, found: Any) -> None:
 def _draw_ranks(axes, found):
     grid, low, high = found.pit_bands
     pit = np.sort(np.asarray(found.pit, float).ravel())
+    # At the places of the band and nowhere else: between them it says nothing.
+    share = np.searchsorted(pit, grid, side="right") / max(len(pit), 1)
     axes.fill_between(grid, low, high, facecolor=SHADE, edgecolor=STATE, label="perfect, 95 in 100 curves")
-    places = np.concatenate([[0.0], np.repeat(pit, 2), [1.0]])
-    share = np.arange(len(pit) + 1) / max(len(pit), 1)
-    steps = np.concatenate([[0.0], np.repeat(share, 2)[1:-1], [1.0]])
-    axes.plot(places, steps - places, color=MEASURED, linewidth=1.5, label="this forecast")
+    axes.plot(grid, share - grid, "o-", color=MEASURED, markersize=3, linewidth=1.5, label="this forecast")
     axes.axhline(0.0, color=QUIET, linewidth=0.8)
     axes.set(
-        xlim=(0, 1), xlabel="place of the measurement in the forecast", ylabel="too many below minus even"
+        xlim=(0, 1),
+        xlabel="place of the measurement in the forecast",
+        ylabel="share below, minus share stated",
     )
 
 

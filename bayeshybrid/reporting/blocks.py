@@ -22,7 +22,7 @@ from bayeshybrid.reporting.numbers import (
     spelled,
 )
 from bayeshybrid.reporting.pictures import Pictures
-from bayeshybrid.reporting.sentences import by_knowledge, doubt_shares, share_words
+from bayeshybrid.reporting.sentences import by_knowledge, doubt_shares, share_words, source_name
 
 MOST_POSITIONS = 8
 REFERENCE = "the record's own spread (the range that holds nine in ten of its values)"
@@ -107,17 +107,17 @@ def before_and_after(material: Material, pictures: Pictures) -> list[Markup]:
         rows.append(
             [
                 row.name,
-                spelled(row.unit) or "no unit",
-                before,
-                span(row.low, row.high),
-                number(row.mean, row.high - row.low),
-                pictures.ridge(material.before[row.name], after, shows),
+                span(row.low, row.high, row.unit),
                 moved_words(row.contraction),
+                pictures.ridge(material.before[row.name], after, shows),
+                before,
+                number(row.mean, row.high - row.low),
             ]
         )
-    header = ("", "Unit", "Assumed before", "After the data", "Mean after", "Before (pale), after", "Moved")
+    header = ("", "After the data", "Moved", "Before (pale), after", "Assumed before", "Mean after")
     note = (
-        "Ranges hold the quantity in 9 cases of 10. Moved much: its spread fell to less than about a third of that "
+        "Ranges hold the quantity in 9 cases of 10, and all of a row is in one unit. Moved much: its spread fell to "
+        "less than about a third of that "
         "assumed before; some: to less than about 70 %; hardly: what stands there is mostly what was assumed. "
     )
     if material.posterior.verdict.nature == "not draws of a posterior":
@@ -198,8 +198,8 @@ def _how_far(material, site):
     if axis:
         beyond = place(material.ahead[site][0].x[-1])
         told.append(
-            f"Nothing was computed beyond {axis} {beyond}. This page answers no question about later values of {axis}; "
-            "they need a forecast of their own, and ranges seldom become narrower with distance."
+            f"Nothing was computed beyond {axis} = {beyond}. This page answers no question about later "
+            f"values of {axis}: they need a forecast of their own, and ranges seldom become narrower with distance."
         )
     return told
 
@@ -224,7 +224,7 @@ def _table_ahead(material, forecast: Forecast, panels: Panels):
     """Middle and ranges at a few positions, beyond the data where there are such."""
     several = material.ahead[panels.site.name]
     beyond = several[0].beyond if several and several[0].beyond.any() else np.ones(len(panels.x), bool)
-    places = np.flatnonzero(beyond)
+    places = _round(np.flatnonzero(beyond), panels.x)
     places = places[
         np.unique(np.linspace(0, len(places) - 1, min(MOST_POSITIONS, len(places))).round().astype(int))
     ]
@@ -239,7 +239,7 @@ def _table_ahead(material, forecast: Forecast, panels: Panels):
             width = high[entry, at] - low[entry, at]
             rows.append(
                 [
-                    f"{name}, {panels.axis_name or 'entry'} {place(panels.x[at])}",
+                    f"{name}, {panels.axis_name or 'entry'} = {place(float(panels.x[at]))}",
                     number(middle[entry, at], width),
                     span(low[entry, at], high[entry, at]),
                     "" if inner is None else span(inner[0][entry, at], inner[1][entry, at]),
@@ -249,6 +249,12 @@ def _table_ahead(material, forecast: Forecast, panels: Panels):
     unit = spelled(panels.site.unit)
     header = ("", "Middle", "New measurement, 9 in 10", "State, 9 in 10", "Width beside the record's")
     return table(f"Forecast of {panels.site.name}{f', {unit}' if unit else ''}", header, rows)
+
+
+def _round(places, x):
+    """Whole numbers among the positions, such as years; all where there are none."""
+    whole = [at for at in places if float(x[at]).is_integer()]
+    return np.array(whole if whole else places)
 
 
 def sources_of_doubt(material: Material, pictures: Pictures) -> list[Markup]:
@@ -275,7 +281,8 @@ def sources_of_doubt(material: Material, pictures: Pictures) -> list[Markup]:
             told.append(bullets(_further(budget)))
             told += _over_time(budget, material, pictures)
     words = (
-        "Shares of the variance of a new measurement, averaged over its entries. Noise would remain if every unknown "
+        "Shares of the variance of a new measurement, averaged over the forecast beyond the data, or over all of it "
+        "where nothing lies beyond. Noise would remain if every unknown "
         "were known; what more data could shrink stands under the names of the unknowns."
     )
     return [*told, paragraph(words, class_="note")]
@@ -297,7 +304,7 @@ def _bars(site, shares, budget):
             f'<svg class="bar" viewBox="0 0 100 12" preserveAspectRatio="none" aria-hidden="true">'
             f'<rect width="{100 * width:.1f}" height="12"/></svg>'
         )
-        rows.append([name, percent(share), bar, meaning])
+        rows.append([source_name(name), percent(share), bar, meaning])
     return table(f"Where the doubt about {site} comes from", ("Source", "Share", "", "Meaning"), rows)
 
 
@@ -313,7 +320,8 @@ def _further(budget):
         best = max(drops, key=lambda name: drops[name]) if drops else None
         if best is not None and drops[best] > 0:
             told.append(
-                f"If {best} alone were known, the variance would fall by {percent(drops[best])} on average."
+                f"If {source_name(best)} alone were known, the variance would fall by {percent(drops[best])}, taken "
+                "over the whole forecast."
             )
     if budget.compensating:
         told.append(

@@ -8,7 +8,7 @@ import numpy as np
 
 from bayeshybrid.plots.record import draw_coverage, draw_second, finish_record
 from bayeshybrid.reporting.blocks import not_examined
-from bayeshybrid.reporting.lights import eaten, judged_parameters, plain_check
+from bayeshybrid.reporting.lights import eaten, judged_parameters, leaning, plain_check
 from bayeshybrid.reporting.markup import Markup, bullets, element, paragraph, table
 from bayeshybrid.reporting.material import Material
 from bayeshybrid.reporting.numbers import listing, number, percent, place, sentence, span, with_unit
@@ -168,12 +168,7 @@ def _leaning(site, found):
     told, widest = [], found.figures.get("coverage 90 %")
     if widest is not None and widest.unusual:
         told.append(f"the ranges of {site} are too {'narrow' if widest.value < widest.low else 'wide'}")
-    place_of = found.figures.get("PIT, mean")
-    if place_of is not None and place_of.unusual:
-        side = "lower" if place_of.value < place_of.low else "higher"
-        told.append(
-            f"the measurements of {site} lie {side} than was forecast, more often than chance would have it"
-        )
+    told += leaning(site, found)
     if found.compared < FEW_VALUES:
         told.append(f"with {found.compared} values only gross faults can show")
     return told

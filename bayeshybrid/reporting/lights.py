@@ -63,7 +63,7 @@ CHECKS = {
     "run": ("the run was ended early", "run it again with more time"),
 }
 
-__all__ = ["WORDS", "Light", "eaten", "four_lights", "judged_parameters", "plain_check"]
+__all__ = ["WORDS", "Light", "eaten", "four_lights", "judged_parameters", "leaning", "plain_check"]
 
 
 @dataclass(frozen=True)
@@ -223,10 +223,8 @@ def eaten(material: Material, least: float = EATEN) -> list[tuple[str, str, floa
         return []
     shares = []
     for (parameter, network), at in material.found.absorption.items():
-        stated = at.get(1.0) if isinstance(at, dict) else at
-        share = float(getattr(stated, "median", stated))
-        if share >= least:
-            shares.append((parameter, network, share))
+        if at[1.0] >= least:
+            shares.append((parameter, network, at[1.0]))
     return sorted(shares, key=lambda one: -one[2])
 
 
@@ -311,6 +309,15 @@ def _doubt(judge, forecast):
             )
 
 
+def leaning(site: str, found: Any) -> list[str]:
+    """Whether new measurements lie to one side of what was forecast."""
+    middle = found.figures.get("PIT, mean")
+    if middle is None or not middle.unusual:
+        return []
+    side = "lower" if middle.value < middle.low else "higher"
+    return [f"the new measurements of {site} lie {side} than was forecast, more than chance would have it"]
+
+
 def _kept_its_word(judge, material):
     if material.judged is None:
         return
@@ -323,3 +330,5 @@ def _kept_its_word(judge, material):
             judge.say("bad", f"only {told}", "widen its ranges, or find what the model leaves out")
         elif figure.value > figure.high:
             judge.say("care", f"{told}: its ranges are too wide", "look at the size of the noise")
+        for words in leaning(site, found):
+            judge.say("care", words, "find what the model leaves out")

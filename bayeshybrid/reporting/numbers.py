@@ -25,7 +25,8 @@ def number(value: float, width: float | None = None) -> str:
 
 def span(low: float, high: float, unit: str | None = None) -> str:
     """The two ends of an interval with as many digits as its width deserves."""
-    told = " to ".join(number(end, high - low) for end in (low, high))
+    whole = all(math.isfinite(end) and float(end).is_integer() for end in (low, high))
+    told = " to ".join(f"{end:,.0f}" if whole else number(end, high - low) for end in (low, high))
     return with_unit(told, unit)
 
 

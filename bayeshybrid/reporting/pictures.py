@@ -111,8 +111,8 @@ def _inlined(drawn, prefix):
     drawn = re.sub(r"<style type=.*?</style>", "", drawn, flags=re.DOTALL)
     drawn = re.sub(r"<!--.*?-->\s*", "", drawn, flags=re.DOTALL)
     head, rest = drawn.split(">", 1)
-    width = float(re.search(r'viewBox="0 0 ([\d.]+)', head).group(1))
-    box = re.search(r'viewBox="[^"]*"', head).group(0)
+    box = re.findall(r'viewBox="[^"]*"', head)[0]
+    width = float(re.findall(r"[\d.]+", box)[2])
     rest = re.sub(r'\bid="([^"]*)"', rf'id="{prefix}-\1"', rest)
     rest = re.sub(r"url\(#([^)]*)\)", rf"url(#{prefix}-\1)", rest)
     rest = re.sub(r'xlink:href="#([^"]*)"', rf'href="#{prefix}-\1"', rest)

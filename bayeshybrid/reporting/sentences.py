@@ -115,7 +115,7 @@ def _expected(material):
         low, high = (panels.split(end) for end in material.forecast.observed[site].interval(0.9))
         for entry, name in list(enumerate(material.names(panels)))[:ENTRIES]:
             told.append(f"{name} {span(low[entry, -1], high[entry, -1], panels.site.unit)}")
-        where = f" at {panels.axis_name} {place(panels.x[-1])}" if panels.axis_name else ""
+        where = f" at {panels.axis_name} = {place(panels.x[-1])}" if panels.axis_name else ""
     return f"a new measurement{where} will fall, in 9 cases of 10, in these ranges: {'; '.join(told)}"
 
 
@@ -160,21 +160,39 @@ def _how_far(material):
 
 
 def doubt_shares(material: Material, site: str) -> dict[str, float]:
-    """Sources of doubt with their mean shares, largest first."""
-    if site in material.budgets:
-        shares = material.budgets[site].shares()
-    elif material.forecast is not None:
-        forecast = material.forecast
-        shares = {
-            "noise": float(np.nanmean(forecast.aleatoric.share[site])),
-            "what we do not know": float(np.nanmean(forecast.epistemic.share[site])),
-        }
-    else:
+    """Sources of doubt with their mean shares, largest first; over what lies beyond the data, if anything does."""
+    forecast = material.forecast
+    if forecast is None:
         return {}
+    if site in material.budgets:
+        budget = material.budgets[site]
+        rows, total = budget.rows, budget.total
+    else:
+        rows = {"noise": forecast.aleatoric[site], "what we do not know": forecast.epistemic[site]}
+        total = forecast.total[site]
+    panels, several = material.panels(forecast, site), material.ahead.get(site, ())
+    beyond = several[0].beyond if several and several[0].beyond.any() else np.ones(len(panels.x), bool)
+    if np.shape(total) not in ((), panels.shape):
+        return {}
+    shares = {}
+    with np.errstate(invalid="ignore", divide="ignore"):
+        for name, row in rows.items():
+            share = panels.split(np.asarray(row) / np.asarray(total))[:, beyond]
+            shares[name] = (
+                float(share[np.isfinite(share)].mean()) if np.any(np.isfinite(share)) else float("nan")
+            )
     return dict(sorted(shares.items(), key=lambda one: -one[1]))
 
 
 def share_words(shares: dict[str, float]) -> str:
     """The two largest sources in words."""
-    told = [f"{name} ({percent(share)})" for name, share in list(shares.items())[:2] if share > 0]
-    return listing(told, "then")
+    told = [
+        f"{source_name(name)} ({percent(share)})" for name, share in list(shares.items())[:2] if share > 0
+    ]
+    return ", then ".join(told)
+
+
+def source_name(name: str) -> str:
+    """A row of a budget as a reader would call it."""
+    plain, _, kind = name.partition(" (")
+    return f"the unknowns called {plain}" if kind else name

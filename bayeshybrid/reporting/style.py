@@ -46,7 +46,8 @@ caption{text-align:left;padding:.3rem 0;font-weight:600}
 th,td{text-align:left;vertical-align:middle;padding:.3rem .7rem .3rem 0;border-bottom:1px solid var(--line)}
 thead th{color:var(--quiet);font-weight:600;vertical-align:bottom}
 tbody th{font-weight:600}
-td{min-width:4rem}
+td{min-width:3rem;white-space:nowrap}
+td:last-child,thead th{white-space:normal}
 .pictures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,20rem),1fr));gap:1rem;align-items:start}
 figure{margin:.6rem 0;min-width:0}
 .picture{width:100%;height:auto;display:block}
@@ -70,7 +71,7 @@ pre{white-space:pre-wrap}
 details:not([open])>*{display:revert}
 details::details-content{content-visibility:visible;display:block;block-size:auto}
 table{font-size:.8rem}
-th,td{overflow-wrap:anywhere;padding-right:.4rem}
+th,td{white-space:normal;overflow-wrap:anywhere;padding-right:.4rem}
 }
 """
 

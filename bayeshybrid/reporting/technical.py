@@ -98,7 +98,7 @@ def _identifiability(found: Any):
             one.verdict,
             number(float(one.contraction)),
             f"{number(one.score)}{', in conflict' if one.conflict else ''}",
-            "; ".join(f"{name} {number(_middle(at))}" for name, at in (one.absorption or {}).items()),
+            "; ".join(f"{name} {number(at.median)}" for name, at in one.absorption.items()),
         ]
         for one in found.parameters
     ]
@@ -110,11 +110,6 @@ def _identifiability(found: Any):
             f"Fisher spectrum in units of the prior (above 1 the data beat the prior): {spectrum}."
         )
     return Markup(told)
-
-
-def _middle(at):
-    at = at.get(1.0) if isinstance(at, dict) else at
-    return float(getattr(at, "median", at))
 
 
 def _budgets(material):
