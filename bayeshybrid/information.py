@@ -142,7 +142,7 @@ def _goes_forwards(target, rows, q):
     if target.layout.solves:  # a solve that is differentiated backwards cannot be pushed through
         return False
     try:
-        shape = jax.eval_shape(lambda q: jax.linearize(rows, q, has_aux=True)[0], q).shape
+        shape = jax.eval_shape(lambda q: _forwards(rows, q)[0], q).shape
     except Exception:  # a model's own rule of differentiation that knows one way only
         return False
     return q.size < shape[0]

@@ -23,6 +23,8 @@ INTERVAL = (0.05, 0.95)
 LEAST_SHARE = 0.05
 LEAST_DRAWS = 100
 MOST_DRAWS = 1000
+# A peak of so many draws under one kernel is no chance bump of a long tail
+LEAST_PEAK = 20
 
 __all__ = ["Determined", "Evidence", "Thresholds", "determined", "has_separate_values", "interval_shift"]
 
@@ -162,8 +164,9 @@ def has_separate_values(draws: np.ndarray, basins: Any = None, valley: float = 0
     """Whether draws of one number lie at several separate values.
 
     Either basins, each with at least a twentieth of the draws, have central 90 % intervals that do not meet; or the
-    density of all draws (Gaussian kernels, Silverman's width) falls between two values, with at least a twentieth
-    of the draws on each side, below a share of the smaller peak. Below a hundred draws only basins are asked.
+    density of all draws (Gaussian kernels, Silverman's width) falls between two values below a share of the smaller
+    peak, where each side holds at least a twentieth of the draws and each peak at least twenty. Below a hundred
+    draws only basins are asked.
 
     **Arguments:**
 
@@ -196,7 +199,7 @@ def _valley(draws):
     width = 0.9 * min(draws.std(), quartiles / 1.34) * len(draws) ** -0.2
     if not width > 0:
         return 1.0
-    # A grid by quantiles as well: a narrow valley between distant values is not stepped over
+    # By quantiles as well: a valley between two narrow values, or within a far group, is not stepped over
     grid = np.unique(
         np.concatenate(
             [np.linspace(draws.min(), draws.max(), 256), np.quantile(draws, np.linspace(0, 1, 256))]
@@ -206,5 +209,6 @@ def _valley(draws):
     left = np.maximum.accumulate(density)
     right = np.maximum.accumulate(density[::-1])[::-1]
     share = np.searchsorted(np.sort(draws), grid) / len(draws)
-    between = (share >= LEAST_SHARE) & (share <= 1.0 - LEAST_SHARE)
-    return float(np.min((density / np.minimum(left, right))[between], initial=1.0))
+    peak = np.minimum(left, right)
+    between = (share >= LEAST_SHARE) & (share <= 1.0 - LEAST_SHARE) & (peak * len(draws) >= LEAST_PEAK)
+    return float(np.min((density / peak)[between], initial=1.0))

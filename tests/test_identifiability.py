@@ -19,7 +19,6 @@ from bayeshybrid.identifiability import Thresholds
 from bayeshybrid.information import prior_units
 from bayeshybrid.keys import as_key
 from bayeshybrid.parameter_verdict import Evidence, determined, has_separate_values, interval_shift
-from bayeshybrid.survey import draw_prior
 from bayeshybrid.verdict import Verdict
 from tests import problems
 from tests.posteriors import from_draws
@@ -81,10 +80,9 @@ def test_the_directions_of_a_redundant_pair_are_told_in_words():
     for expected in ([half, half, 0], [half, -half, 0], [0, 0, 1]):
         assert any(np.allclose(np.abs(w), np.abs(expected), atol=0.02) for w in told)
     words = pair_found().directions
-    assert any(
-        re.fullmatch(r"0.7\d first - 0.7\d second: hardly told \(0 times the prior\)", w) for w in words
-    )
-    assert any(re.match(r"0.7\d (first|second) \+ 0.7\d (first|second): told", w) for w in words)
+    pattern = r"0.7\d (first|second) {} 0.7\d (first|second): {}.*"
+    assert any(re.fullmatch(pattern.format("-", r"hardly told \(0 times the prior\)"), w) for w in words)
+    assert any(re.fullmatch(pattern.format(r"\+", "told"), w) for w in words)
     assert "1.00 idle: hardly told (0 times the prior)" in words
 
 
@@ -158,7 +156,7 @@ def beside(x, features, y=None):
     """A slope beside two affine networks: `y = slope x + f(features) + g(x^3)`."""
     slope = bh.parameter("slope", dist.Normal(0.0, 1.0))
     f = bh.network("f", bh.MLP(1, 1, depth=0), scale=5.0, center=0.0, spread=1.0)
-    g = bh.network("g", bh.MLP(1, 1, depth=0), scale=0.02, center=0.0, spread=1.0)
+    g = bh.network("g", bh.MLP(1, 1, depth=0), scale=0.2, center=0.0, spread=1.0)
     mean = slope * x + f(features[:, None])[:, 0] + g(x[:, None] ** 3)[:, 0]
     bh.observe("y", dist.Normal(mean, NOISE), obs=y)
 
@@ -180,7 +178,7 @@ def beside_found(features, x=X):
     names = [site.name for site in target.layout.latent]
     sds = prior_units(target, as_key(0))
     columns = {"slope": x}
-    for network, scale, asked in (("f", 5.0, features), ("g", 0.02, x**3)):
+    for network, scale, asked in (("f", 5.0, features), ("g", 0.2, x**3)):
         columns |= {f"{network}/layers[0].weight": scale * asked, f"{network}/layers[0].bias": scale + 0 * x}
     design = np.stack([columns[name] for name in names], axis=1)
     variances = np.array([1.0] * 5)
@@ -289,11 +287,14 @@ def test_a_model_of_networks_alone_says_so():
     assert "limits: contraction above 0.9" in str(found)
 
 
+def unmeasured(y=None):
+    bh.parameter("x", dist.Normal(0.0, 1.0))
+
+
 def test_without_an_observation_everything_is_the_prior():
-    draws, _ = draw_prior(bh.Target(problems.funnel, {}), as_key(3), 1000)
-    found = identifiability.assess(from_draws(problems.funnel, {}, draws.reshape(4, 250, 5)), draws=2)
+    found = identifiability.assess(from_draws(unmeasured, {}, gaussian([0.0], np.eye(1))), draws=2)
     assert np.all(found.spectrum == 0)
-    assert {p.verdict for p in found.parameters} == {"driven by the prior"}
+    assert found["x"].verdict == "driven by the prior"
     assert "Nothing was observed: everything here is the prior." in found.words
 
 
@@ -321,6 +322,7 @@ def shares(y=None):
     bh.observe("y", dist.Normal(x, 0.01).to_event(1), obs=y)
 
 
+@pytest.mark.slow
 def test_a_simplex_has_verdicts_of_entries_and_a_spectrum_of_coordinates():
     posterior = from_draws(shares, {"y": np.array([0.2, 0.3, 0.5])}, gaussian(np.zeros(2), 1e-4 * np.eye(2)))
     found = identifiability.assess(posterior, draws=2)
@@ -330,6 +332,7 @@ def test_a_simplex_has_verdicts_of_entries_and_a_spectrum_of_coordinates():
     assert set(found.combinations[0].weights) == {"shares (coordinate 0)", "shares (coordinate 1)"}
 
 
+@pytest.mark.slow
 def test_a_model_with_a_solve_is_assessed():
     data = {"times": problems.EXPLODING_TIMES, "y": problems.EXPLODING_Y}
     middle, spread = problems.EXPLODING_PRIOR
@@ -342,35 +345,30 @@ def test_a_model_with_a_solve_is_assessed():
 
 
 def test_two_values_are_several_separate_values():
-    draws = (
-        np.random.default_rng(0).normal(size=(4, 250, 1)) * 0.07
-        + np.array([2.0, -2.0, 2.0, -2.0])[:, None, None]
-    )
-    data = {"square": np.array(4.0)}
-    found = identifiability.assess(from_draws(problems.mirrored, data, draws), draws=4)
-    assert found["x"].verdict == "several separate values"
-    assert any("several separate values of x" in word for word in found.words)
+    posterior = pair()
+    draws = 0.1 * posterior.unconstrained
+    draws[:, :, 3] += np.array([1.0, -1.0, 1.0, -1.0])[:, None]
+    found = identifiability.assess(from_draws(straight, {"design": PAIR, "y": np.zeros(14)}, draws), draws=2)
+    assert found["idle"].verdict == "several separate values"
+    assert found["slope"].verdict == "identified"
+    assert any("several separate values of idle" in word for word in found.words)
 
 
 def test_conflict_with_the_prior_is_said_and_does_not_unmake_an_identified_parameter():
-    posterior = from_draws(
-        problems.linear, dict(problems.PROBLEMS["linear"].data), gaussian([3.5, 0.0], 1e-4 * np.eye(2))
-    )
-    found = identifiability.assess(posterior, draws=2)
-    assert found["w[0]"].conflict
-    assert not found["w[1]"].conflict
-    assert found["w[0]"].verdict == "identified"
+    draws = pair().unconstrained + np.array([0.0, 0.0, 3.5, 0.0])
+    found = identifiability.assess(from_draws(straight, {"design": PAIR, "y": np.zeros(14)}, draws), draws=2)
+    assert found["slope"].conflict
+    assert not found["idle"].conflict
+    assert found["slope"].verdict == "identified"
     assert any(
-        word.startswith("The data put w[0] where the prior held almost nothing") for word in found.words
+        word.startswith("The data put slope where the prior held almost nothing") for word in found.words
     )
     assert "identified, conflict with the prior" in str(found)
 
 
 def test_an_approximation_is_named():
     verdict = Verdict((), nature="approximate")
-    posterior = solved(
-        pair, {"x": X, "y": np.zeros(14)}, PAIR, verdict=verdict, method="SVI(guide='mean field')"
-    )
+    posterior = pair(verdict=verdict, method="SVI(guide='mean field')")
     said = identifiability.assess(posterior, draws=2).words[-1]
     assert said.startswith(
         "All spreads are those of SVI, whose results are an approximation of the posterior"
