@@ -25,9 +25,9 @@ from bayeshybrid.verdict import State as CheckState
 CAPACITY = 100
 DENSE_UP_TO = 150
 LONGEST = 10.0
-STILL, MOVING = 0.05, 0.1
+STILL, MOVING = 0.1, 0.15
 NOTHING = 0.02
-TRAINED = "share of the way made in the second half of the training"
+TRAINED = "movement in the second half of the training"
 
 __all__ = ["DeepEnsemble"]
 
@@ -175,29 +175,30 @@ class DeepEnsemble(Method):
         return np.stack([factor_of(basins[b], dense) for b in owner]), starts
 
     def _trained(self, target, way, state):
-        """How much of the members' way was made in the second half of the training, worst place first.
+        """How far the second half of the training moved the members, at the place where that is worst.
 
-        The rate falls as a cosine, so that members which never settle make a fifth of their way there.
+        In units of how far the first half did, or of the spread between members where that is larger. The rate
+        falls as a cosine, so that members which never settle come to about a fifth.
         """
         unit = np.sqrt(np.sum(state.factor**2, axis=-1)) if state.factor.ndim == 3 else state.factor
         least = NOTHING * unit.mean(axis=0)
-        shares = {}
+        moved = {}
         for site in target.layout.latent:
             if site.tag.kind != "weight" and site.stop > site.start:
                 part = slice(site.start, site.stop)
-                first, second = (_moved(way[k + 1] - way[k])[part] for k in (0, 1))
-                shares[site.name] = float(np.max(second / (first + least[part])))
+                moved[site.name] = float(np.max(_settling([points[:, part] for points in way], least[part])))
         for name, at in visited_points(target, way[-1]).items():
-            told = [network_outputs(target, points, name, at) for points in way]
-            first, second = (_moved(told[k + 1] - told[k]) for k in (0, 1))
-            least_function = NOTHING * np.mean(np.abs(told[-1]))
-            shares[f"{name} over {len(at)} visited points"] = float(
-                np.sqrt(np.mean(second**2)) / (np.sqrt(np.mean(first**2)) + least_function)
+            told = [network_outputs(target, points, name, at).reshape(len(points), -1) for points in way]
+            whole = [points.reshape(-1, 1) - points.mean() for points in told]
+            moved[f"{name} over {len(at)} visited points"] = float(
+                _settling(
+                    whole, NOTHING * np.mean(np.abs(told[-1])), np.sqrt(np.mean(np.var(told[-1], axis=0)))
+                )[0]
             )
-        if not shares:
+        if not moved:
             return Check(TRAINED, "not assessable", place="nothing but weights that no input reached")
-        place = max(shares, key=lambda name: shares[name])
-        figure = shares[place]
+        place = max(moved, key=lambda name: moved[name])
+        figure = moved[place]
         judged: CheckState = (
             "pass" if figure <= STILL else "pass with remarks" if figure <= MOVING else "fail"
         )
@@ -223,9 +224,11 @@ class DeepEnsemble(Method):
         return tuple(notes)
 
 
-def _moved(steps):
-    """Root mean square over members."""
-    return np.sqrt(np.mean(steps**2, axis=0))
+def _settling(way, least, spread=None):
+    """Movement from half way to the end over that up to half way, or over the spread; by column of `(member, ...)`."""
+    start, halfway, end = way
+    first, second = (np.sqrt(np.mean(step**2, axis=0)) for step in (halfway - start, end - halfway))
+    return second / (np.maximum(first, end.std(axis=0) if spread is None else spread) + least)
 
 
 def _shared_out(basins, members):
