@@ -131,4 +131,11 @@ def network_only(times, pelts=None):
     _observe(_solve_on_log_scale(rates_from_network, start, times, rates), noise, pelts)
 
 
+def any_year(times, pelts=None):
+    """No dynamics, for comparison: each year is like any other, log-normal about one level of each species."""
+    level = bh.parameter("level", dist.Normal(3.0, 1.0), shape=(2,), unit="log kpelt", labels=SPECIES)
+    noise = bh.parameter("noise", dist.LogNormal(-1.0, 1.0), shape=(2,), unit="1", labels=SPECIES)
+    _observe(jnp.broadcast_to(level, (len(times), 2)), noise, pelts)
+
+
 MODELS = {"equation": equation, "hybrid": hybrid, "network": network_only}

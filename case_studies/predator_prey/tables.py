@@ -1,0 +1,110 @@
+"""What a run of the case study says as text, as JSON and as pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import bayeshybrid as bh
+from case_studies.predator_prey.model import SPECIES, read_pelts
+
+YEARS_AHEAD = 6
+MASSES = (0.5, 0.8, 0.9)
+
+
+def unknowns(posterior: bh.Posterior) -> Any:
+    """The summary without what is derived from the unknowns, the populations of each year."""
+    summary = posterior.summary()
+    return replace(summary, rows=tuple(row for row in summary if np.isfinite(row.contraction)))
+
+
+def forecast_rows(forecast: bh.Forecast, until: int) -> list[dict[str, Any]]:
+    """One row for each year ahead and species: quantiles, what was measured, and the share that is not known."""
+    record = read_pelts(until + YEARS_AHEAD)
+    measured = {int(year): pelts for year, pelts in zip(record["times"], record["pelts"], strict=True)}
+    pelts, unknown = forecast.observed["pelts"], forecast.epistemic.share["pelts"]
+    bands = {f"{mass:.0%}": pelts.interval(mass) for mass in MASSES}
+    median = pelts.quantile(0.5)
+    rows = []
+    for year in range(until + 1, until + YEARS_AHEAD + 1):
+        place = int(np.flatnonzero(np.isclose(forecast.inputs["times"], year))[0])
+        for s, species in enumerate(SPECIES):
+            value = float(measured[year][s]) if year in measured else None
+            ends = {mass: [float(end[place, s]) for end in band] for mass, band in bands.items()}
+            rows.append(
+                {
+                    "year": year,
+                    "species": species,
+                    "measured": value,
+                    "median": float(median[place, s]),
+                    "interval": ends,
+                    "inside": {
+                        mass: None if value is None else bool(low <= value <= high)
+                        for mass, (low, high) in ends.items()
+                    },
+                    "epistemic_share": float(unknown[place, s]),
+                }
+            )
+    return rows
+
+
+def forecast_in_words(rows: list[dict[str, Any]]) -> str:
+    """The forecast as a table, the count of measured values inside its intervals, and where its doubt comes from."""
+    lines = [
+        "pelts in thousands; not known: epistemic share of the variance",
+        "year  species  measured  median      central 50 %      central 90 %  not known",
+    ]
+    for row in rows:
+        measured = "" if row["measured"] is None else f"{row['measured']:.1f}"
+        narrow, wide = ("{:.1f} to {:.1f}".format(*row["interval"][mass]) for mass in ("50%", "90%"))
+        lines.append(
+            f"{row['year']}  {row['species']:<7}  {measured:>8}  {row['median']:>6.1f}  {narrow:>16}  {wide:>16}  "
+            f"{row['epistemic_share']:>9.0%}"
+        )
+    lines.append("")
+    lines += [_count(rows, f"{mass:.0%}", mass) for mass in MASSES if rows[0]["measured"] is not None]
+    for species in SPECIES:
+        share = np.mean([row["epistemic_share"] for row in rows if row["species"] == species])
+        lines.append(
+            f"{species}: {1 - share:.0%} of the variance ahead is noise (aleatoric), "
+            f"{share:.0%} is what the data left open (epistemic)"
+        )
+    return "\n".join(lines)
+
+
+def _count(rows, name, mass):
+    compared = [row["inside"][name] for row in rows if row["measured"] is not None]
+    return (
+        f"{sum(compared)} of {len(compared)} held-out values lie inside the central {name} "
+        f"(expected {mass * len(compared):.1f})"
+    )
+
+
+def write(folder: Path, tables: Mapping[str, tuple[str, Any]], pictures: Mapping[str, Any]) -> list[Path]:
+    """Every table as text and as JSON, every picture as PNG; the paths written."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name, (text, content) in tables.items():
+        (folder / f"{name}.txt").write_text(text + "\n", encoding="utf-8")
+        (folder / f"{name}.json").write_text(json.dumps(_plain(content), indent=1) + "\n", encoding="utf-8")
+        written += [folder / f"{name}.txt", folder / f"{name}.json"]
+    for name, figure in pictures.items():
+        figure.savefig(folder / f"{name}.png", dpi=150)
+        written.append(folder / f"{name}.png")
+    return written
+
+
+def _plain(content: Any) -> Any:
+    """What JSON can hold: NaN, which it cannot, becomes null."""
+    if isinstance(content, dict):
+        return {str(name): _plain(value) for name, value in content.items()}
+    if isinstance(content, list | tuple | np.ndarray):
+        return [_plain(value) for value in content]
+    if isinstance(content, float | np.floating):
+        return float(content) if np.isfinite(content) else None
+    return content.item() if isinstance(content, np.generic) else content
