@@ -12,6 +12,7 @@ from scipy import stats
 import bayeshybrid as bh
 from bayeshybrid.faults import ModelError
 from bayeshybrid.inference.ensemble import _held_out
+from case_studies.predator_prey.model import equation, read_pelts
 from tests.problems import (
     EXPLODING_TIMES,
     EXPLODING_Y,
@@ -135,6 +136,23 @@ def test_an_ensemble_that_has_not_settled_fails():
     assert check.place == "w"
     assert 0.15 < check.figure < 0.3
     assert "raise steps" in check.remedy
+
+
+@pytest.mark.slow
+def test_on_the_equation_it_knows_how_little_it_knows():
+    """Hare and lynx, one basin: the spread of forecasts is that of NUTS within a factor of two, either way."""
+    data = read_pelts(1914)
+    later = {"times": read_pelts(1920)["times"]}
+    ensemble, sampled = (
+        bh.infer(equation, data, method, key=0).predict(later, key=1)
+        for method in (bh.DeepEnsemble(members=64), bh.NUTS(draws=500, warmup=500))
+    )
+    ratio = np.sqrt(ensemble.epistemic["pelts"] / sampled.epistemic["pelts"])
+    assert 0.5 < ratio.min()
+    assert ratio.max() < 2.0
+    noise = np.sqrt(ensemble.aleatoric["pelts"] / sampled.aleatoric["pelts"])
+    assert 0.6 < noise.min()
+    assert noise.max() < 1.7
 
 
 TRAP = {"square": np.array(4.0), "side": np.array(2.0)}
