@@ -205,6 +205,15 @@ def test_ids_are_unique_and_every_reference_has_its_end(page):
     assert asked <= set(ids)
 
 
+def test_every_colour_of_a_picture_follows_the_scheme(page):
+    drawn = re.sub("(?s)<head>.*?</head>", "", page.source)
+    assert not re.search(r"#[0-9a-f]{6}\b", drawn)
+    used = set(re.findall(r"var\(--(c\w{6})\)", drawn))
+    assert len(used) > 8
+    for css in re.findall(r"(?s):root\{([^}]*--c[^}]*)\}", page.source):
+        assert used <= set(re.findall(r"--(c\w{6}):", css))
+
+
 def test_pictures_say_what_they_show(page):
     pictures = [told for tag, told in page.elements if tag == "svg" and told.get("aria-hidden") != "true"]
     assert len(pictures) >= 8

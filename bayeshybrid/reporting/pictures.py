@@ -118,6 +118,7 @@ def _inlined(drawn, prefix):
     rest = re.sub(r'xlink:href="#([^"]*)"', rf'href="#{prefix}-\1"', rest)
     rest = re.sub(r"font: ([^;\"]*?)px [^;\"]*", r"font: \1px var(--font)", rest)
     rest = re.sub(r"font-family: [^;\"]*", "font-family: var(--font)", rest)
+    rest = re.sub(r' fill="(#\w{6})"', r' style="fill: \1"', rest)  # the grounds of hatches
     return f'<svg {box} style="max-width:{1.5 * width:.0f}px">{rest}'.strip()
 
 

@@ -68,10 +68,9 @@ h2{break-after:avoid}
 .scroll{overflow:visible}
 .pictures{grid-template-columns:repeat(2,1fr)}
 pre{white-space:pre-wrap}
-details:not([open])>*{display:revert}
-details::details-content{content-visibility:visible;display:block;block-size:auto}
+details::details-content{content-visibility:visible!important;display:block!important;block-size:auto!important}
 table{font-size:.8rem}
-th,td{white-space:normal;overflow-wrap:anywhere;padding-right:.4rem}
+th,td{white-space:normal;overflow-wrap:break-word;padding-right:.4rem}
 }
 """
 

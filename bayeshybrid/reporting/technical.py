@@ -37,8 +37,8 @@ def _checks(material):
         [
             check.name,
             check.state,
-            number(check.figure) if check.figure or check.limit else "",
-            number(check.limit) if check.limit else "",
+            f"{check.figure:.4g}" if check.figure or check.limit else "",
+            f"{check.limit:.4g}" if check.limit else "",
             check.place,
             check.remedy if check.state != "pass" else "",
         ]
