@@ -19,6 +19,7 @@ from bayeshybrid.held_out import evaluate
 from bayeshybrid.plays import Scored, pooled, score
 
 SMALL = 20
+WIDTHS = 0.02
 ERRORS = (
     "quantile calibration error",
     "interval calibration error",
@@ -234,14 +235,15 @@ def _mean(x):
     return x.mean(axis=1) if x.shape[1] else np.full(len(x), np.nan)
 
 
-def _figure(values, better):
-    """The first of the values beside the mean and the central 90 % of the others."""
+def _figure(values, better, tie=0.0):
+    """The first of the values beside the mean and the central 90 % of the others; nearly equal ones are ties."""
     value, plays = float(values[0]), values[1:]
     plays = plays[~np.isnan(plays)]
     if not len(plays) or np.isnan(value):
         return Figure(value, np.nan, np.nan, np.nan, better)
-    rank = np.mean(plays < value) + 0.5 * np.mean(plays == value)
-    low, high = np.quantile(plays, [0.05, 0.95], method="inverted_cdf")
+    met = np.where(np.abs(plays - value) <= tie * abs(value), value, plays) if tie else plays
+    rank = np.mean(met < value) + 0.5 * np.mean(met == value)
+    low, high = np.quantile(met, [0.05, 0.95], method="inverted_cdf")
     return Figure(value, float(plays.mean()), float(low), float(high), better, float(rank))
 
 
@@ -271,7 +273,8 @@ def _number_figures(scored, pit, level):
         "PIT, mean": _figure(_mean(pit), "as expected"),
         "PIT, largest gap": _figure(distance, "low"),
         "CRPS": _figure(_mean(scored.crps), "low"),
-        f"interval score {_percent(level)}": _figure(_mean(scored.interval), "low"),
+        # With all values covered this is the mean width, from which a play's own block is missing
+        f"interval score {_percent(level)}": _figure(_mean(scored.interval), "low", WIDTHS),
         "log score": _figure(_mean(scored.log), "high"),
         "rms error": _figure(np.sqrt(_mean(scored.error**2)), "low"),
         "sharpness (sd)": _figure(sharp, "low"),

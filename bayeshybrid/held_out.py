@@ -236,7 +236,7 @@ def _told(target, fixed, largest, arrays, rows, values, censored):
     """Of a batch of rows: what each says of the data, and sums over rows of what they say of the players."""
     arguments = {**arrays, **{name: value.value for name, value in fixed}}
 
-    def one(latents, own, values):
+    def one(censored, latents, own, values):
         placed = {
             name: jnp.where(jnp.isnan(value), own[name], value).astype(own[name].dtype)
             for name, value in values.items()
@@ -254,14 +254,16 @@ def _told(target, fixed, largest, arrays, rows, values, censored):
             for name in values
         }
 
-    # Nothing that does not depend on the values is computed more than once: they are mapped innermost.
-    each = jax.vmap(lambda latents, own: jax.vmap(partial(one, latents, own))(values))(
+    # What does not depend on the values is computed once for all of them: they are mapped innermost.
+    each = jax.vmap(lambda latents, own: jax.vmap(partial(one, {}, latents, own))(values))(
         rows["latents"], rows["own"]
     )
-    weights = rows["weights"]
     first = jax.tree.map(lambda x: x[:, 0], each)
+    if censored:  # probabilities of intervals are dear, and no play is censored
+        data = {name: value[0] for name, value in values.items()}
+        first = jax.vmap(lambda latents, own: one(censored, latents, own, data))(rows["latents"], rows["own"])
     return first, {
-        name: {what: _summed(what, x[:, 1:], weights) for what, x in site.items()}
+        name: {what: _summed(what, x[:, 1:], rows["weights"]) for what, x in site.items()}
         for name, site in each.items()
     }
 
@@ -303,14 +305,21 @@ def _distribution_function(cells, value):
 
 
 def _counted(cells, value, largest):
-    """The distribution function of counts: known, or the sum of their probabilities."""
-    known = _distribution_function(cells, value)
-    if known is not None or largest >= LARGEST:
-        return known
+    """The distribution function of counts: sums of their probabilities where these are few, else as it is known.
+
+    The sums do not depend on the value, so they are made once for all values that a draw meets.
+    """
+    if largest >= LARGEST or not _from_zero(cells):
+        return _distribution_function(cells, value)
     counts = jnp.arange(largest).astype(value.dtype)
     chance = jax.vmap(lambda k: jnp.exp(cells.log_prob(jnp.broadcast_to(k, value.shape))))(counts)
     within = jnp.clip(jnp.cumsum(jnp.nan_to_num(chance), axis=0), 0.0, 1.0)
     return jnp.take_along_axis(within, jnp.clip(value, 0, largest - 1).astype(int)[None], axis=0)[0]
+
+
+def _from_zero(cells):
+    lowest = getattr(cells.support, "lower_bound", None)
+    return isinstance(lowest, int | float) and lowest == 0
 
 
 # Where the distribution function is not known
