@@ -273,7 +273,7 @@ def _local(roots, prior, limits):
     """Spectrum, collinear sets and absorption in units of the prior; empty where it is improper."""
     count = len(prior.places)
     if not prior.proper or not count or not len(roots.root):
-        return Local(roots, np.full(count, np.nan) if not prior.proper else np.zeros(count), (), (), {}, {})
+        return Local(roots, np.full(count, np.nan), (), (), {}, {})
     told = roots.root[:, :, prior.places]
     weights = {name: roots.root[:, :, where] * sds for name, (where, sds) in prior.networks.items()}
     every = np.concatenate([told[:, :, :0], *weights.values()], axis=2)

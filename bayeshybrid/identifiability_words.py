@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from bayeshybrid.identifiability import Identifiability
 
 MOST_NAMED = 3
+FEW_DRAWS = 100
 SINGLE_OFFSETS = 6
 
 __all__ = ["blind_spots", "in_words", "table"]
@@ -52,6 +53,8 @@ def in_words(
             "A prior is improper, so spectrum, combinations and what a network may have taken are not assessable: they "
             "are measured in units of the prior."
         )
+    if posterior.size < FEW_DRAWS:
+        said.append(f"All this rests on {posterior.size} draws, so the figures are rough.")
     if posterior.verdict.nature != "draws of the posterior":
         said.append(
             f"All spreads are those of {posterior.method.partition('(')[0]}, whose results are "

@@ -73,7 +73,7 @@ class PriorUnits(NamedTuple):
     - `places`: where the parameters stand in the flat vector; `names`, `kinds`: of each.
     - `factor`: symmetric up to the standard deviations, `factor factor'` their prior covariance; `sds` those.
     - `networks`: network to the places of its weights and their prior standard deviations.
-    - `proper`: whether every prior could be drawn from.
+    - `proper`: whether every prior could be drawn from; if not, the covariances mean nothing.
 
     ```python
     from bayeshybrid.information import prior_units
@@ -181,6 +181,10 @@ def prior_units(target: Target, key: Any) -> PriorUnits:
     ```
     """
     points, proper = draw_prior(target, key, PRIOR_DRAWS)
+    # A draw at the very end of a bounded support has no finite unconstrained value
+    points = points[np.all(np.isfinite(points), axis=1)]
+    proper = proper and len(points) > PRIOR_DRAWS // 2
+    points = points if proper else np.zeros((1, target.layout.size))
     places, names, kinds, networks = [], [], [], {}
     for site in target.layout.latent:
         where = range(site.start, site.stop)

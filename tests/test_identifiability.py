@@ -454,3 +454,11 @@ def test_basins_tell_separate_values_of_few_draws(generator):
     assert not has_separate_values(z, basin)
     assert not has_separate_values(z + 3 * basin)
     assert not has_separate_values(z + 3 * (np.arange(60) < 2), (np.arange(60) < 2).astype(int))
+
+
+def test_few_draws_are_said():
+    few = from_draws(straight, {"design": PAIR, "y": np.zeros(14)}, pair().unconstrained[:, :5])
+    assert (
+        "All this rests on 20 draws, so the figures are rough." in identifiability.assess(few, draws=2).words
+    )
+    assert not any("rests on" in word for word in pair_found().words)

@@ -360,3 +360,13 @@ def nested(y=None):
     x = numpyro.sample("x", dist.Normal(centre, 1.0).expand([2]).to_event(1))
     apart = numpyro.sample("apart", dist.Normal(0.0, 3.0))
     numpyro.sample("y", dist.Normal(x.sum() + apart, 0.5), obs=y)
+
+
+def at_the_end(y=None):
+    share = numpyro.sample("share", dist.Beta(0.02, 0.02))
+    numpyro.sample("y", dist.Normal(share, 0.5), obs=y)
+
+
+def test_prior_draws_at_the_end_of_a_support_are_passed_over():
+    found = information.prior_units(bh.Target(at_the_end, {"y": np.array(0.0)}), jax.random.key(2))
+    assert np.all(np.isfinite(found.factor))
