@@ -95,14 +95,17 @@ def test_one_series_of_42_noisy_points_does_not_show_half_the_spread():
 
 
 def test_the_reference_is_fair():
-    """Of right forecasts, taken one by one, a tenth of the figures lie outside, and ranks are uniform."""
+    """Of right forecasts, taken one by one, a tenth of the figures lie outside, and ranks are uniform.
+
+    Nine comparisons, false alarm of the family 1 %. Over 600 forecasts the shares were 0.06 to 0.12.
+    """
     x = np.array([[1.0, t] for t in np.linspace(-1.0, 2.0, 8)])
-    found = [calibration.assess(f, d)["y"].figures for f, d in zip(*studies(80, new=x), strict=True)]
+    found = [calibration.assess(f, d)["y"].figures for f, d in zip(*studies(100, new=x), strict=True)]
     for name in ("CRPS", "log score", "PIT, mean", "rms error", "interval score 90 %"):
         figures = [one[name] for one in found]
-        assert stats.binomtest(sum(figure.unusual for figure in figures), 80, 0.1).pvalue > 0.01
+        assert stats.binomtest(sum(figure.unusual for figure in figures), 100, 0.1).pvalue > 0.001
         if name != "interval score 90 %":  # often the mean width, a tie
-            assert stats.kstest([figure.rank for figure in figures], "uniform").pvalue > 0.01
+            assert stats.kstest([figure.rank for figure in figures], "uniform").pvalue > 0.001
 
 
 def test_values_of_one_series_depend_on_one_another():
