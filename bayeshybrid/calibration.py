@@ -379,7 +379,7 @@ def _words(scored, inside, figures, pit):
         )
         words += _directions(figures)
     if 0 < compared < SMALL:
-        words.append(f"{compared} values: only gross faults can show")
+        words.append(f"{compared} value{'s' if compared > 1 else ''}: only gross faults can show")
     if scored.censored:
         words.append(
             f"{scored.censored} censored values count in the log score by the probability of what is known of them; "

@@ -77,7 +77,7 @@ def test_a_shift_by_half_an_sd_is_caught():
 
 
 def test_too_wide_is_caught_too():
-    found = calibration.assess(*studies(200, spread=2.0))["y"]
+    found = calibration.assess(*studies(60, spread=2.0))["y"]
     assert found.figures["coverage 50 %"].rank == 1.0
     assert found.figures["CRPS"].rank == 0.0  # better than the forecast thought of itself
     assert "the forecast is too wide" in found.words
