@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from bayeshybrid import scores
+from bayeshybrid import class_scores, scores
 from bayeshybrid.faults import DataError
 from bayeshybrid.forecast import Forecast
 from bayeshybrid.held_out import evaluate
@@ -90,7 +90,7 @@ class SiteCalibration:
     counts: dict[float, tuple[int, int]]
     pit: np.ndarray
     pit_bands: tuple[np.ndarray, np.ndarray, np.ndarray]
-    reliability: scores.Reliability | None
+    reliability: class_scores.Reliability | None
     entropies: dict[str, float] | None
     compared: int
     censored: int
@@ -309,15 +309,15 @@ def _class_figures(scored):
         probabilities, outcomes = scored.probabilities[i], scored.values[i]
         if probabilities.shape[1] == 2:
             probabilities = probabilities[:, 1]
-        parts = scores.brier_parts(probabilities, outcomes)
+        parts = class_scores.brier_parts(probabilities, outcomes)
         table[i] = [
-            scores.brier_score(probabilities, outcomes),
+            class_scores.brier_score(probabilities, outcomes),
             parts.reliability,
             parts.resolution,
             parts.uncertainty,
             parts.within,
-            scores.calibration_error(stated[i], met[i]),
-            scores.debiased_calibration_error(stated[i], met[i]),
+            class_scores.calibration_error(stated[i], met[i]),
+            class_scores.debiased_calibration_error(stated[i], met[i]),
         ]
     better = {"resolution": "high", "uncertainty": "as expected", "within bins": "as expected"}
     guessed = _mean(scored.probabilities.argmax(axis=-1) == scored.values)
@@ -340,9 +340,9 @@ def _stated(scored):
 def _reliability(scored):
     stated, met = _stated(scored)
     if np.allclose(stated[1:], stated[:1], atol=0.02):  # the plays fall into the same bins
-        return scores.reliability_table(stated[0], met[0], played=met[1:])
+        return class_scores.reliability_table(stated[0], met[0], played=met[1:])
     generator = np.random.default_rng(0)
-    return scores.reliability_table(
+    return class_scores.reliability_table(
         stated[0], met[0], played=generator.uniform(size=met[1:].shape) < stated[0]
     )
 
