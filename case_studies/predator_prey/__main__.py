@@ -8,16 +8,26 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 import bayeshybrid as bh
 from case_studies.predator_prey import comparison
 from case_studies.predator_prey.model import MODELS, read_pelts
-from case_studies.predator_prey.tables import YEARS_AHEAD, forecast_in_words, forecast_rows, unknowns, write
+from case_studies.predator_prey.tables import (
+    YEARS_AHEAD,
+    forecast_in_words,
+    forecast_rows,
+    inside,
+    unknowns,
+    write,
+)
 
 STEPS_A_YEAR = 4
+SAMPLED = 1000
 SHOWN_AHEAD = 11  # to 1925 from 1914: far enough for the page to say where the forecast ends
 
 IN_WORDS = {
@@ -27,18 +37,22 @@ IN_WORDS = {
 }
 
 
+@dataclass(frozen=True)
+class Story:
+    """A fit, its forecast, and what was measured in the years that were held back."""
+
+    model: str
+    posterior: bh.Posterior
+    forecast: bh.Forecast
+    held_out: dict[str, np.ndarray] | None
+    rows: list[dict[str, Any]]
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the case study as the command line asks."""
     began = time.monotonic()
     asked = _parse(arguments)
-    methods = _methods(asked)
-    if asked.compare:
-        written = _compare(asked, methods)
-    else:
-        written = []
-        for model in (asked.model,) if asked.model else ("equation", "hybrid"):
-            default = "nuts" if model == "equation" else "ensemble"
-            written += _tell(model, methods[asked.method or default], asked)
+    written = _compare(asked) if asked.compare else _tell(asked)
     names = ", ".join(str(path.relative_to(asked.output)) for path in written)
     print(f"Wrote {names} to {asked.output.resolve()}")
     print(f"{time.monotonic() - began:.0f} s in all")
@@ -83,57 +97,90 @@ def _methods(asked) -> dict[str, comparison.Method]:
     }
 
 
-def _tell(model, method, asked) -> list[Path]:
-    """One fit with its forecast: printed, drawn, and written as tables and as a page."""
+def _tell(asked) -> list[Path]:
+    """Every fit that was asked for, with tables and pictures in a folder of its own, and a page of each."""
+    stories, written = [], []
+    for model in (asked.model,) if asked.model else ("equation", "hybrid"):
+        story = _fit(model, asked)
+        stories.append(story)
+        written += _tables(story, asked)
+    files = ["report.html", *(f"report_{story.model}.html" for story in stories[1:])]
+    for story, file in zip(stories, files, strict=True):
+        others = [pair for pair in zip(stories, files, strict=True) if pair[0] is not story]
+        written.append(_page(story, asked.output / file, others, asked))
+    return written
+
+
+def _fit(model, asked) -> Story:
     data = read_pelts(asked.until)
+    method = _methods(asked)[asked.method or ("nuts" if model == "equation" else "ensemble")]
     print(f"The {model} model of {len(data['times'])} years of pelts, 1900 to {asked.until}, by {method!r}\n")
     posterior = bh.infer(MODELS[model], data, method, key=asked.key, progress=bh.TextBar())
-
     # Every quarter of a year makes a smooth picture; the whole years among them make the table.
     times = np.arange(asked.until, asked.until + SHOWN_AHEAD + 0.01, 1 / STEPS_A_YEAR)
-    forecast = posterior.predict({"times": times}, key=asked.key + 1)
-    rows = forecast_rows(forecast, asked.until)
-    held_out = {
+    # An ensemble has few members: several measurements of each make quantiles that are no matter of luck.
+    several = max(1, SAMPLED // posterior.size)
+    forecast = posterior.predict({"times": times}, key=asked.key + 1, replicates=several)
+    later = {
         name: values[len(data["times"]) :] for name, values in read_pelts(asked.until + YEARS_AHEAD).items()
     }
-    held_out = held_out if len(held_out["times"]) else None
+    held_out = later if len(later["times"]) else None
+    return Story(model, posterior, forecast, held_out, forecast_rows(forecast, asked.until))
 
+
+def _tables(story, asked) -> list[Path]:
+    """What a fit says, printed, drawn and written."""
+    posterior = story.posterior
     summary, checked = unknowns(posterior), posterior.check(key=asked.key)
     tables = {
         "summary": (str(summary), summary.to_dict()),
         "verdict": (str(posterior.verdict), posterior.verdict.to_dict()),
         "fit": (str(checked), {"inside": checked.inside, "residuals": checked.residuals}),
-        "forecast": (forecast_in_words(rows), rows),
+        "forecast": (forecast_in_words(story.rows), story.rows),
     }
     for title, (text, _) in tables.items():
         print(f"{title.capitalize()}\n\n{text}\n")
     pictures = {
         "fit": bh.plots.fit(posterior, key=asked.key),
-        "forecast": bh.plots.forecast(forecast, fitted=data, data=held_out),
+        "forecast": bh.plots.forecast(story.forecast, fitted=posterior, data=story.held_out),
         "parameters": bh.plots.parameters(posterior),
     }
-    written = write(asked.output / model, tables, pictures)
-    return [*written, _page(model, posterior, forecast, held_out, asked)]
+    return write(asked.output / story.model, tables, pictures)
 
 
-def _page(model, posterior, forecast, held_out, asked) -> Path:
-    """The page for a reader who has nothing else."""
+def _page(story, path, others, asked) -> Path:
+    """The page for a reader who has nothing else; it says where the other fit's page is and how that one fared."""
     years = f"1900 to {asked.until}"
+    beside = [
+        f"; {IN_WORDS[other.model]} was fitted too, see {file}{_against(other, story)}"
+        for other, file in others
+    ]
     return bh.report(
-        posterior,
-        forecast,
-        path=asked.output
-        / ("report.html" if model == (asked.model or "equation") else f"report_{model}.html"),
-        data=held_out,
-        title=f"Lynx and hare, {years}: {IN_WORDS[model]}",
-        fitted=f"{IN_WORDS[model]}, to the pelts of hare and lynx (thousands a year) of {years}",
+        story.posterior,
+        story.forecast,
+        path=path,
+        data=story.held_out,
+        title=f"Lynx and hare, {years}: {IN_WORDS[story.model]}",
+        fitted=f"{IN_WORDS[story.model]}, to the pelts of hare and lynx (thousands a year) of {years}"
+        + "".join(beside),
     )
 
 
-def _compare(asked, methods) -> list[Path]:
+def _against(other, story) -> str:
+    """How many of the values held back the 9-in-10 ranges of either forecast hold."""
+    (theirs, _), (own, compared) = inside(other.rows, "90%"), inside(story.rows, "90%")
+    if not compared:
+        return ""
+    return (
+        f": {theirs} of {compared} measured values fell inside its 9-in-10 ranges, where this one holds {own}"
+    )
+
+
+def _compare(asked) -> list[Path]:
     """The table of the comparison, written anew after each row."""
     written, rows = [], []
-    for row in comparison.compare(comparison.contestants(methods), asked.key, progress=bh.TextBar()):
+    several = comparison.contestants(_methods(asked))
+    for row in comparison.compare(several, asked.key, progress=bh.TextBar()):
         rows.append(row)
         table = (comparison.in_words(rows), [row.to_dict() for row in rows])
         written = write(asked.output, {"comparison": table}, {})

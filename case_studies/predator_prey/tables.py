@@ -77,11 +77,16 @@ def forecast_in_words(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _count(rows, name, mass):
+def inside(rows: list[dict[str, Any]], name: str) -> tuple[int, int]:
+    """How many measured values lie inside the central interval of that name, and how many there are."""
     compared = [row["inside"][name] for row in rows if row["measured"] is not None]
+    return sum(compared), len(compared)
+
+
+def _count(rows, name, mass):
+    held, compared = inside(rows, name)
     return (
-        f"{sum(compared)} of {len(compared)} held-out values lie inside the central {name} "
-        f"(expected {mass * len(compared):.1f})"
+        f"{held} of {compared} held-out values lie inside the central {name} (expected {mass * compared:.1f})"
     )
 
 
