@@ -32,7 +32,7 @@ CAPACITY = 100
 ROUND, MOST_ROUNDS = 32, 20
 OVERSAMPLED = 4
 NO_CURVATURE = 0.1
-WIDEST_LAYER, FLOWS = 32, 3
+NARROWEST_LAYER, FLOWS = 32, 2
 PATH_POINTS = 100
 
 GUIDES: dict[str, Callable[..., Any]] = {
@@ -60,7 +60,7 @@ class SVI(Method):
     **Arguments:**
 
     - `guide`: `"full rank"`, a normal distribution; `"mean field"`, one without correlations between the
-      unconstrained unknowns; `"low rank"`, with as many directions of correlation as `rank`; `"flow"`, three
+      unconstrained unknowns; `"low rank"`, with as many directions of correlation as `rank`; `"flow"`, two
       inverse autoregressive flows, for curved posteriors of two unknowns or more.
     - `steps`: of optimisation.
     - `draws`: draws kept of each guide; four times as many are made and weighted.
@@ -109,7 +109,7 @@ class SVI(Method):
         family = self._family(target)
         dense = self.guide in ("full rank", "flow") and basin.factor is not None
         factor = factor_of(basin, dense)
-        if basin.factor is None:
+        if basin.factor is None and self.guide == "flow":
             factor = NO_CURVATURE * factor
         keys = jax.random.split(key, self.guides)
         parameters = jnp.stack(
@@ -268,7 +268,10 @@ def _family(guide, size, rank, dtype):
     def unknowns():
         numpyro.sample("u", dist.ImproperUniform(constraints.real_vector, (), (size,)))
 
-    settings = {"low rank": {"rank": rank}, "flow": {"hidden_dims": [max(WIDEST_LAYER, size)] * 2}}
+    settings = {
+        "low rank": {"rank": rank},
+        "flow": {"num_flows": FLOWS, "hidden_dims": [max(NARROWEST_LAYER, size)] * 2},
+    }
     made = GUIDES[guide](
         unknowns, init_loc_fn=init_to_value(values={"u": np.zeros(size, dtype)}), **settings.get(guide, {})
     )
@@ -321,19 +324,19 @@ def _rank(rank, size):
 
 def _beginning(guide, basin, factor, rank):
     """What a guide begins with, in units of `factor`: the curvature at the mode as far as it can express it."""
-    size = len(basin.mode)
+    size, width = len(basin.mode), NO_CURVATURE if basin.factor is None else 1.0
     loc, shaped = np.zeros(size), basin.factor is not None and basin.factor.ndim == 2
     if guide == "flow":
         return {}
     if guide == "full rank":
-        return {"loc": loc, "scale_tril": np.eye(size)}
-    whole = (basin.factor / factor[:, None]) if shaped else np.eye(size)
+        return {"loc": loc, "scale_tril": width * np.eye(size)}
+    whole = basin.factor / factor[:, None] if shaped else np.eye(size)
     if guide == "mean field":  # of all without correlations the nearest has the conditional spreads
-        return {"loc": loc, "scale": np.sum(np.linalg.inv(whole) ** 2, axis=0) ** -0.5}
+        return {"loc": loc, "scale": width * np.sum(np.linalg.inv(whole) ** 2, axis=0) ** -0.5}
     values, vectors = np.linalg.eigh(whole @ whole.T)
     leading = vectors[:, -_rank(rank, size) :] * np.sqrt(values[-_rank(rank, size) :])
     scale = np.sqrt(np.maximum(1.0 - np.sum(leading**2, axis=1), values[0]))
-    return {"loc": loc, "scale": scale, "cov_factor": leading / scale[:, None]}
+    return {"loc": loc, "scale": width * scale, "cov_factor": leading / scale[:, None]}
 
 
 # From weights to a result
