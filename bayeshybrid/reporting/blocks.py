@@ -22,9 +22,10 @@ from bayeshybrid.reporting.numbers import (
     spelled,
 )
 from bayeshybrid.reporting.pictures import Pictures
-from bayeshybrid.reporting.sentences import by_knowledge, doubt_shares, share_words, source_name
+from bayeshybrid.reporting.sentences import by_knowledge, doubt_shares, mean_share, share_words, source_name
 
 MOST_POSITIONS = 8
+SOLVER = 0.01
 REFERENCE = "the record's own spread (the range that holds nine in ten of its values)"
 
 __all__ = ["before_and_after", "fit_and_data", "outlook", "sources_of_doubt"]
@@ -269,16 +270,18 @@ def sources_of_doubt(material: Material, pictures: Pictures) -> list[Markup]:
             told.append(not_examined(f"{site} has no variance to divide"))
             continue
         told.append(
-            paragraph(element("strong", "Main source of doubt"), f" about {site}: {share_words(shares)}.")
+            paragraph(
+                element("strong", "Main source of doubt"), f" about {site}: {share_words(material, shares)}."
+            )
         )
         budget = material.budgets.get(site)
         if budget is None:
             told.append(
                 not_examined(material.refused.get(f"budget of {site}", "what we do not know was not divided"))
             )
-        told.append(_bars(site, shares, budget))
+        told.append(_bars(material, site, shares))
         if budget is not None:
-            told.append(bullets(_further(budget)))
+            told.append(bullets(map(sentence, _further(material, site, budget))))
             told += _over_time(budget, material, pictures)
     words = (
         "Shares of the variance of a new measurement, averaged over the forecast beyond the data, or over all of it "
@@ -288,47 +291,60 @@ def sources_of_doubt(material: Material, pictures: Pictures) -> list[Markup]:
     return [*told, paragraph(words, class_="note")]
 
 
-def _bars(site, shares, budget):
-    meanings = {
-        "noise": "measurement noise",
-        "process": "what will happen by chance",
-        "differences between units": "how a new unit differs from others",
-        "not attributed": "not known, and not to be divided among them",
-        "what we do not know": "more data would shrink it",
-    }
+MEANINGS = {
+    "noise": "the measurement itself, and whatever the model leaves out",
+    "process": "what will happen by chance",
+    "differences between units": "how a new unit differs from others",
+    "not attributed": "not known, and not to be divided among them",
+    "what we do not know": "more data would shrink it",
+}
+
+
+def _bars(material, site, shares):
     rows = []
     for name, share in shares.items():
-        meaning = meanings.get(name, "not known well enough" if budget is not None else "")
         width = max(0.0, min(1.0, share))
         bar = Markup(
             f'<svg class="bar" viewBox="0 0 100 12" preserveAspectRatio="none" aria-hidden="true">'
             f'<rect width="{100 * width:.1f}" height="12"/></svg>'
         )
-        rows.append([source_name(name), percent(share), bar, meaning])
+        rows.append(
+            [
+                source_name(material, name),
+                percent(share),
+                bar,
+                MEANINGS.get(name) or _group_words(material, name),
+            ]
+        )
     return table(f"Where the doubt about {site} comes from", ("Source", "Share", "", "Meaning"), rows)
 
 
-def _further(budget):
+def _group_words(material, name):
+    """What a group of unknowns holds."""
+    own = name.partition(" (")[0]
+    sites = [site for site in material.posterior.target.layout.latent if site.tag.group == own]
+    if any(site.tag.kind == "weight" for site in sites):
+        return "the function of the network is not known well enough"
+    inside = [site.name for site in sites if site.name != own]
+    return f"not known well enough{': ' if inside else ''}{listing(inside)}"
+
+
+def _further(material, site, budget):
     """What knowing one group would bring, and which groups trade off."""
     told = []
-    if budget.drop:
-        total = np.asarray(budget.total, float)
-        drops = {
-            name: float(np.nanmean(np.divide(drop, total, out=np.full(total.shape, np.nan), where=total > 0)))
-            for name, drop in budget.drop.items()
-        }
-        best = max(drops, key=lambda name: drops[name]) if drops else None
-        if best is not None and drops[best] > 0:
-            told.append(
-                f"If {source_name(best)} alone were known, the variance would fall by {percent(drops[best])}, taken "
-                "over the whole forecast."
-            )
+    drops = {name: mean_share(material, site, drop, budget.total) for name, drop in budget.drop.items()}
+    drops = {name: share for name, share in drops.items() if share > 0}
+    if drops:
+        best = max(drops, key=drops.__getitem__)
+        told.append(
+            f"If {source_name(material, best)} alone were known, the variance would fall by {percent(drops[best])}."
+        )
     if budget.compensating:
         told.append(
-            f"{listing(list(budget.compensating))} trade off: each alone is far less certain than together, so that "
-            "learning one of them would narrow the others."
+            f"These trade off: {listing([source_name(material, name) for name in budget.compensating])}. Each alone is "
+            "far less certain than together, so that learning one of them would narrow the others."
         )
-    if budget.solver is not None and np.any(np.asarray(budget.solver) > 0.01):
+    if np.any(np.asarray(budget.solver) > SOLVER):
         most = percent(float(np.nanmax(budget.solver)))
         told.append(f"The solver's own error is up to {most} of the standard deviation.")
     return told

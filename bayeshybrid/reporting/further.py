@@ -8,7 +8,7 @@ import numpy as np
 
 from bayeshybrid.plots.record import draw_coverage, draw_second, finish_record
 from bayeshybrid.reporting.blocks import not_examined
-from bayeshybrid.reporting.lights import eaten, judged_parameters, leaning, plain_check
+from bayeshybrid.reporting.lights import Light, eaten, judged_parameters, leaning, plain_check
 from bayeshybrid.reporting.markup import Markup, bullets, element, paragraph, table
 from bayeshybrid.reporting.material import Material
 from bayeshybrid.reporting.numbers import listing, number, percent, place, sentence, span, with_unit
@@ -191,9 +191,9 @@ def _drawn(site, found, pictures):
     return drawn
 
 
-def measure_next(material: Material) -> list[Markup]:
-    """Block 9: no design was computed; what the other blocks suggest."""
-    told = []
+def measure_next(material: Material, lights: tuple[Light, ...]) -> list[Markup]:
+    """Block 9: no design was computed; what the lights and the other blocks suggest."""
+    told = [f"{light.name}: {' '.join(light.remedies)}" for light in lights if light.remedies]
     for site in material.forecast.observed if material.forecast is not None else ():
         shares = doubt_shares(material, site)
         groups = [name for name in shares if name not in ("noise", "process", "differences between units")]
@@ -211,7 +211,9 @@ def measure_next(material: Material) -> list[Markup]:
                 "the rest is noise, and only a more precise measurement or another model makes it less."
             )
     told += _for_parameters(material)
-    intro = paragraph("Which measurement would help most was not computed. What the other blocks suggest:")
+    intro = paragraph(
+        "Which measurement would help most was not computed. What the lights and the other blocks suggest:"
+    )
     return [intro, bullets(told or ["Nothing beyond what the lights above say."])]
 
 
@@ -278,7 +280,7 @@ def figures(record: Any) -> list[Markup]:
                 number(one.value),
                 number(one.expected),
                 span(one.low, one.high),
-                getattr(one, "better", ""),
+                one.better,
             ]
             for name, one in found.figures.items()
         ]

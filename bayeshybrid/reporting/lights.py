@@ -274,7 +274,7 @@ def _extrapolation(judge, material):
     for name, asked in material.asked.items():
         most = asked.outside if asked.along is None else float(asked.along.max())
         if most > LITTLE_OUTSIDE:
-            where = "" if asked.along is None else ", at the worst position"
+            where = "" if asked.along is None else " at the worst position"
             judge.say(
                 "bad" if most > MUCH_OUTSIDE else "care",
                 f"the network {name} is asked outside what it met in the fit for {percent(most)} of the draws{where}",
@@ -327,7 +327,7 @@ def _kept_its_word(judge, material):
             continue
         told = f"{counted[0]} of {counted[1]} new measurements of {site} fell inside its 9-in-10 ranges"
         if figure.value < figure.low:
-            judge.say("bad", f"only {told}", "widen its ranges, or find what the model leaves out")
+            judge.say("bad", f"only {told}", "find what the model leaves out")
         elif figure.value > figure.high:
             judge.say("care", f"{told}: its ranges are too wide", "look at the size of the noise")
         for words in leaning(site, found):

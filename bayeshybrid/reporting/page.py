@@ -108,7 +108,7 @@ def _document(material: Material) -> str:
         section(6, "Where the doubt comes from", blocks.sources_of_doubt(material, pictures)),
         section(7, "Equation and networks", further.equation_and_networks(material)),
         section(8, "Track record", further.track_record(material, pictures)),
-        section(9, "What to measure next", further.measure_next(material)),
+        section(9, "What to measure next", further.measure_next(material, lights)),
         section(10, "What was not examined and what this page cannot see", further.not_seen(material)),
         section(
             11,

@@ -11,7 +11,7 @@ from bayeshybrid.reporting.numbers import count, listing, number, percent, place
 
 BEST, LEAST, ENTRIES = 3, 2, 3
 
-__all__ = ["by_knowledge", "doubt_shares", "five_sentences", "share_words"]
+__all__ = ["by_knowledge", "doubt_shares", "five_sentences", "mean_share", "share_words", "source_name"]
 
 
 def five_sentences(material: Material, lights: tuple[Light, ...]) -> tuple[str, str, str, str, str]:
@@ -44,7 +44,7 @@ def _fitted(material):
             f"{count(int(shape), 'measurement')} of {site.name}{labels}{unit}{_when(material, site.name)}"
         )
     networks = (
-        f", with the network{'s' * (len(material.networks) > 1)} {listing(list(material.networks))} in it"
+        f", with the network{'s' * (len(material.networks) > 1)} {listing(list(material.networks))} in it,"
     )
     model = f"{_called(material)}{networks if material.networks else ', which holds no network,'}"
     return f"{model} was fitted to {listing(told) or 'no data'}"
@@ -88,11 +88,16 @@ def _untold(material):
         open_ones = [one.name for one in judged_parameters(material) if one.verdict != "identified"]
         told = [_narrowed(rows[name]) for name in open_ones if name in rows][:BEST]
         taken = eaten(material)
-        networks = [f"how much of {one[0]} is due to the network {one[1]}" for one in taken[:LEAST]]
+        apart = [
+            f"{listing([one[0] for one in taken if one[1] == network])} from the network {network}"
+            for network in dict.fromkeys(one[1] for one in taken)
+        ]
+        mixed = f"the data could not tell {listing(apart)}" if apart else ""
         if open_ones:
-            return f"the data could not settle {listing([*told, *networks]) or listing(open_ones)}"
-        if networks:
-            return f"the data could not tell {listing(networks)}; known least is {ranges[0]}"
+            settled = f"the data could not settle {listing(told) or listing(open_ones)}"
+            return "; ".join(filter(None, (settled, mixed)))
+        if mixed:
+            return f"{mixed}; known least is {ranges[0]}"
     narrow = "every unknown number was narrowed to less than a third of its assumed spread; " * (
         least[0].contraction > MOVED_MUCH
     )
@@ -116,7 +121,9 @@ def _expected(material):
         for entry, name in list(enumerate(material.names(panels)))[:ENTRIES]:
             told.append(f"{name} {span(low[entry, -1], high[entry, -1], panels.site.unit)}")
         where = f" at {panels.axis_name} = {place(panels.x[-1])}" if panels.axis_name else ""
-    return f"a new measurement{where} will fall, in 9 cases of 10, in these ranges: {'; '.join(told)}"
+    doubt = share_words(material, doubt_shares(material, next(iter(material.forecast.observed))))
+    source = f"; the main source of doubt is {doubt}" if doubt else ""
+    return f"a new measurement{where} will fall, in 9 cases of 10, in these ranges: {'; '.join(told)}{source}"
 
 
 def _trust(material, lights):
@@ -170,29 +177,31 @@ def doubt_shares(material: Material, site: str) -> dict[str, float]:
     else:
         rows = {"noise": forecast.aleatoric[site], "what we do not know": forecast.epistemic[site]}
         total = forecast.total[site]
-    panels, several = material.panels(forecast, site), material.ahead.get(site, ())
-    beyond = several[0].beyond if several and several[0].beyond.any() else np.ones(len(panels.x), bool)
-    if np.shape(total) not in ((), panels.shape):
-        return {}
-    shares = {}
-    with np.errstate(invalid="ignore", divide="ignore"):
-        for name, row in rows.items():
-            share = panels.split(np.asarray(row) / np.asarray(total))[:, beyond]
-            shares[name] = (
-                float(share[np.isfinite(share)].mean()) if np.any(np.isfinite(share)) else float("nan")
-            )
+    shares = {name: mean_share(material, site, row, total) for name, row in rows.items()}
     return dict(sorted(shares.items(), key=lambda one: -one[1]))
 
 
-def share_words(shares: dict[str, float]) -> str:
+def mean_share(material: Material, site: str, part: np.ndarray, total: np.ndarray) -> float:
+    """Mean over entries of a part of the variance over the whole, beyond the data where anything lies beyond."""
+    assert material.forecast is not None
+    panels, several = material.panels(material.forecast, site), material.ahead.get(site, ())
+    beyond = several[0].beyond if several and several[0].beyond.any() else np.ones(len(panels.x), bool)
+    if np.shape(total) not in ((), panels.shape):
+        return float("nan")
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = panels.split(np.asarray(part) / np.asarray(total))[:, beyond]
+    return float(share[np.isfinite(share)].mean()) if np.any(np.isfinite(share)) else float("nan")
+
+
+def share_words(material: Material, shares: dict[str, float]) -> str:
     """The two largest sources in words."""
-    told = [
-        f"{source_name(name)} ({percent(share)})" for name, share in list(shares.items())[:2] if share > 0
-    ]
-    return ", then ".join(told)
+    largest = [(name, share) for name, share in list(shares.items())[:2] if share > 0]
+    return ", then ".join(f"{source_name(material, name)} ({percent(share)})" for name, share in largest)
 
 
-def source_name(name: str) -> str:
+def source_name(material: Material, name: str) -> str:
     """A row of a budget as a reader would call it."""
-    plain, _, kind = name.partition(" (")
-    return f"the unknowns called {plain}" if kind else name
+    plain = name.removesuffix(" (parameters)").removesuffix(" (network)")
+    if plain in material.networks and not name.endswith(" (parameters)"):
+        return f"the network {plain}"
+    return f"the unknowns called {plain}" if plain != name else name

@@ -104,7 +104,7 @@ def _identifiability(found: Any):
     ]
     header = ("", "Verdict", "Contraction", "Mean score under the prior", "Absorption")
     told: Any = table("Identifiability", header, rows) + bullets(found.words)
-    if found.spectrum is not None and len(found.spectrum):
+    if len(found.spectrum):
         spectrum = ", ".join(f"{value:.3g}" for value in found.spectrum)
         told += paragraph(
             f"Fisher spectrum in units of the prior (above 1 the data beat the prior): {spectrum}."
@@ -115,20 +115,19 @@ def _identifiability(found: Any):
 def _budgets(material):
     told = []
     for site, budget in material.budgets.items():
-        errors = budget.errors or {}
         rows = []
         for name, variance in budget.rows.items():
-            error = number(float(np.nanmean(errors[name]))) if name in errors else ""
+            error = number(float(np.nanmean(budget.errors[name]))) if name in budget.errors else ""
             rows.append([name, number(float(np.nanmean(variance))), error])
         told.append(
             table(f"Variance of {site}, mean over its entries", ("", "Variance", "Jackknife error"), rows)
         )
-        if budget.compensation is not None and np.any(np.isfinite(budget.compensation)):
+        if np.any(np.isfinite(budget.compensation)):
             most = number(float(np.nanmax(budget.compensation)))
             told.append(
                 paragraph(f"Compensation (sum of separate over joint variance) of {site}: at most {most}.")
             )
-        told.append(bullets(getattr(budget, "remarks", ())))
+        told.append(bullets(budget.remarks))
     return told
 
 
