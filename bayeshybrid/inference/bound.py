@@ -33,7 +33,7 @@ class State(NamedTuple):
     - `factor`: `(size, size)` or, where it is diagonal, `(size,)`.
     - `parameters`, `average`: of the guide, flat: the present ones, and what the draws are made with.
     - `adam`: means of the gradient and of its square.
-    - `drop`: how far the floor lies below the mean log density of solved draws.
+    - `drop`: by how much the log density falls at the edge of what can be solved.
     """
 
     key: Any
@@ -140,7 +140,7 @@ def _shortened(gradient, adam):
 
 
 def _next_drop(drop, drawn):
-    """The floor lies `MARGIN` below the lowest solved log density, smoothed over some ten steps."""
+    """By how much the lowest solved draw lies below their mean, and `MARGIN` more, smoothed over some ten steps."""
     mean = jnp.mean(drawn.log_density, where=drawn.solved)
     lowest = jnp.min(drawn.log_density, where=drawn.solved, initial=jnp.inf)
     depth = MARGIN + mean - lowest

@@ -8,6 +8,7 @@ import jax
 import pytest
 
 import bayeshybrid as bh
+from bayeshybrid.inference.method import Method
 from tests.problems import PROBLEMS
 
 
@@ -16,7 +17,7 @@ def fit() -> Callable[..., bh.Posterior]:
     """`fit("linear")`: the posterior of a problem, by default from 4 chains of 500 draws after 500 of warm-up."""
     made: dict[tuple, bh.Posterior] = {}
 
-    def find(name: str, method: bh.NUTS | None = None, key: int = 0) -> bh.Posterior:
+    def find(name: str, method: Method | None = None, key: int = 0) -> bh.Posterior:
         method = method or bh.NUTS(draws=500, warmup=500)
         if (name, method, key) not in made:
             with jax.numpy_rank_promotion("raise"):
