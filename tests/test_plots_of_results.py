@@ -12,11 +12,12 @@ from numpy.testing import assert_allclose
 
 import bayeshybrid as bh
 from bayeshybrid.calibration import Calibration, Figure, SiteCalibration
+from bayeshybrid.class_scores import Reliability
 from bayeshybrid.doubt import Budget
 from bayeshybrid.faults import ModelError
 from bayeshybrid.identifiability import Identifiability, ParameterFinding, Thresholds
 from bayeshybrid.plots.doubt import row_styles
-from bayeshybrid.scores import Reliability, ecdf_bands
+from bayeshybrid.scores import ecdf_bands
 
 SHAPE = (3, 2)
 ROWS = {"noise": 2.0, "rates": 1.0, "missing": 1.5, "not attributed": -0.5}

@@ -34,10 +34,11 @@ def budget(budget: Budget, *, forecast: Forecast | None = None, along: str | Non
     **Returns:** a matplotlib `Figure`.
 
     ```python
-    model = lambda t, y=None: numpyro.sample("y", dist.Normal(numpyro.sample("x", dist.Normal()) * t, 1.0), obs=y)
-    ahead = bh.simulate(model, {"t": np.arange(4.0)}, key=0, draws=200)
-    figure = bh.plots.budget(bh.uncertainty.budget(ahead), forecast=ahead)
-    assert figure.axes[0].get_ylabel() == "share of variance"
+    from bayeshybrid.uncertainty import Budget
+    one, three = np.ones(4), 3 * np.ones(4)
+    rows = {"noise": one, "rates": three, "not attributed": 0 * one}
+    told = Budget("y", "K", (), "identity", rows, {}, one + three, three, ("rates",), (), {}, one, (), 0 * one)
+    assert bh.plots.budget(told).axes[0].get_ylabel() == "share of variance"
     ```
     """
     site = Site(budget.site, np.shape(budget.total), tuple(budget.labels), budget.unit)

@@ -46,7 +46,7 @@ def fit_and_data(material: Material, pictures: Pictures) -> list[Markup]:
         told.append(
             paragraph(
                 f"{inside} of {count(cells, 'value')} of {site} lie inside the 9-in-10 range of what the fitted model "
-                f"expects ({number(0.9 * cells)} would be typical). The fit has seen these data, so a good count here "
+                f"expects ({0.9 * cells:.3g} would be typical). The fit has seen these data, so a good count here "
                 "shows no skill; a bad one shows misfit."
             )
         )

@@ -21,13 +21,20 @@ WORDS: dict[Colour, str] = {
     "none": "Not examined",
 }
 
-UNLIKELY, IMPOSSIBLE = 0.025, 0.005
+RARE, UNLIKELY, IMPOSSIBLE = 0.05, 0.025, 0.005
 ODD_RESIDUAL = 4.0
 FEW_DATA = 5
 FEW_FAILURES, MANY_FAILURES = 0.001, 0.05
 LITTLE_OUTSIDE, MUCH_OUTSIDE = 0.1, 0.5
 MOSTLY_UNKNOWN = 0.5
 EATEN = 0.5
+
+NO_DRAWS = (
+    "these are separately trained members, not draws whose spread follows from the data and the assumptions: the "
+    "ranges of the parameters show how far members differ, no more"
+)
+JUDGE_IT = "judge its forecasts by their track record on new data; for ranges of parameters fit with NUTS"
+FAR_OFF = "the approximation is too far from what it stands for to be corrected"
 
 # Beginnings of the names of checks, what each means without its jargon, and what to do.
 CHECKS = {
@@ -60,6 +67,20 @@ CHECKS = {
     ),
     "basins": ("the search did not end at a clear best explanation", "give narrower ranges before the data"),
     "searches": ("some searches ended early at explanations that are as good", "give more starts"),
+    "movement in the second half of the training": (
+        "some members were still moving when training ended",
+        "train longer",
+    ),
+    "members left out": ("some members could not be trained and are left out", "give the solver more steps"),
+    "draws of a posterior": (NO_DRAWS, JUDGE_IT),
+    "forecasts of an ensemble": (
+        "no theory vouches for the forecasts of separately trained members",
+        JUDGE_IT,
+    ),
+    "evidence lower bound": ("the approximation did not settle", "run more steps"),
+    "effective size of the weights": (FAR_OFF, "fit with NUTS"),
+    "Pareto": (FAR_OFF, "fit with NUTS"),
+    "variation of the importance weights": (FAR_OFF, "fit with NUTS"),
     "run": ("the run was ended early", "run it again with more time"),
 }
 
@@ -116,19 +137,13 @@ def _computation(material):
     for check in verdict.reasons:
         judge.say("bad" if check.state == "fail" else "care", *plain_check(check))
     if verdict.nature == "not draws of a posterior":
-        judge.say(
-            "care",
-            "these are separately trained members, not draws whose spread follows from the data and the assumptions: "
-            "the ranges of the parameters show how far members differ, no more",
-            "judge its forecasts by their track record on data that it has not seen; for ranges of parameters fit "
-            "with NUTS",
-        )
+        judge.say("care", NO_DRAWS, JUDGE_IT)
     elif verdict.nature == "approximate":
         judge.say("care", "the method is an approximation: ranges may be too narrow", "compare with NUTS")
     if not verdict.checks:
         judge.say("care", "nothing was checked", "use a method whose draws can be checked")
-    for remark in verdict.remarks:
-        judge.say("care", remark)
+    if verdict.remarks:
+        judge.say("care", f"{count(len(verdict.remarks), 'remark')} on it, in the part for statisticians")
     checks = count(len(verdict.checks), "check")
     return judge.light(f"all of {checks} passed; this says nothing about whether the model is right")
 
@@ -144,8 +159,9 @@ def _fit(material):
             judge.say("none", f"no value of {site} was measured exactly")
             continue
         told.append(f"{inside} of {cells} values of {site} lie where the model expects nine in ten")
-        if _rarely_so_few(inside, cells):
-            judge.say("bad", f"only {told[-1]}", "look at the residuals for what the model leaves out")
+        rarely = _rarely_so_few(inside, cells)
+        if rarely is not None:
+            judge.say(rarely, f"only {told[-1]}", "look at the residuals for what the model leaves out")
         _statistics(judge, site, checked.probabilities[site])
         residuals = np.abs(checked.residuals[site])
         largest = np.max(residuals[np.isfinite(residuals)], initial=0.0)
@@ -162,11 +178,12 @@ def _fit(material):
     )
 
 
-def _rarely_so_few(inside, cells):
-    """Whether a right model would have so few inside in less than one case of two hundred."""
+def _rarely_so_few(inside, cells) -> Colour | None:
+    """How grave it is that a right model would so rarely have so few inside."""
     from scipy.stats import binom
 
-    return binom.cdf(inside, cells, 0.9) < IMPOSSIBLE
+    chance = binom.cdf(inside, cells, 0.9)
+    return "bad" if chance < IMPOSSIBLE else "care" if chance < RARE else None
 
 
 def _statistics(judge, site, probabilities):

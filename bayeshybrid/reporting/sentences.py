@@ -201,6 +201,8 @@ def share_words(material: Material, shares: dict[str, float]) -> str:
 
 def source_name(material: Material, name: str) -> str:
     """A row of a budget as a reader would call it."""
+    if name == "not attributed":
+        return "what could not be attributed"
     plain = name.removesuffix(" (parameters)").removesuffix(" (network)")
     if plain in material.networks and not name.endswith(" (parameters)"):
         return f"the network {plain}"

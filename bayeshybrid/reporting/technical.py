@@ -48,7 +48,8 @@ def _checks(material):
     told = table(
         "Verdict: checks of the computation", ("", "State", "Figure", "Limit", "Place", "Remedy"), rows
     )
-    return Markup(paragraph(f"Verdict: {claims}. The draws are by nature {_nature(verdict)}.") + told)
+    said = paragraph(f"Verdict: {claims}. The draws are by nature {_nature(verdict)}.")
+    return Markup(said + bullets(verdict.remarks) + told)
 
 
 def _nature(verdict):
