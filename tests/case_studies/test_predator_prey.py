@@ -61,8 +61,16 @@ FILES = {
 TINY = "--chains 2 --draws 40 --warmup 60 --members 4 --steps 20 --key 3".split()
 
 
-def test_the_command_line_fits_forecasts_and_writes(tmp_path, capsys):
-    """Tables, pictures and the page of a run much too short to be believed, which its verdict says."""
+def test_the_command_line_fits_forecasts_and_writes(tmp_path, capsys, monkeypatch):
+    """Tables and pictures of a run much too short to be believed, which its verdict says, and what its page is told."""
+    told_page = {}
+
+    def page(posterior, forecast, *, path, **rest):
+        told_page.update(rest, horizon=forecast.inputs["times"][[0, -1]].tolist())
+        path.write_text("page")
+        return path
+
+    monkeypatch.setattr(bh, "report", page)
     assert main([*TINY, "--model", "equation", "--output", str(tmp_path / "out")]) == 0
     told = capsys.readouterr()
     assert "not assessable" in told.out
@@ -76,9 +84,10 @@ def test_the_command_line_fits_forecasts_and_writes(tmp_path, capsys):
     assert rows[0]["measured"] == 19.5
     assert all(row["interval"]["90%"][0] < row["median"] < row["interval"]["90%"][1] for row in rows)
     assert set(json.loads((out / "summary.json").read_text())) == set(EXPECTED["quantities"])
-    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
-    assert "<title>Lynx and hare, 1900 to 1914: the equation" in page
-    assert "1925" in page
+    assert told_page["title"] == "Lynx and hare, 1900 to 1914: the equation of Lotka and Volterra"
+    assert told_page["horizon"] == [1914.0, 1925.0]
+    assert told_page["data"]["times"].tolist() == list(range(1915, 1921))
+    assert told_page["data"]["pelts"][0].tolist() == [19.5, 51.1]
 
 
 @pytest.mark.slow
@@ -90,6 +99,10 @@ def test_without_options_equation_and_hybrid_are_fitted(tmp_path, capsys):
     assert "not draws of a posterior" in told
     assert {path.name for path in (tmp_path / "hybrid").iterdir()} == FILES
     assert {path.name for path in tmp_path.iterdir()} == {"equation", "hybrid", *PAGES}
+    for own, other in (PAGES, PAGES[::-1]):
+        page = (tmp_path / own).read_text(encoding="utf-8")
+        assert f"see {other}" in page
+        assert "1925" in page
 
 
 @pytest.mark.slow
