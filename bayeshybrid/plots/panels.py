@@ -39,11 +39,12 @@ class Panels:
         self.order = np.argsort(self.x, kind="stable")
         self.x = self.x[self.order]
         self.shown: Sequence[int] = range(min(self.entries, MOST_PANELS))
+        self.narrow = False
 
     def only(self, entry: int) -> Panels:
-        """The same with one panel."""
+        """The same with one panel, as narrow as a phone."""
         one = copy.copy(self)
-        one.shown = [entry]
+        one.shown, one.narrow = [entry], True
         return one
 
     def split(self, values: Any) -> np.ndarray:
@@ -182,9 +183,8 @@ def panel_figure(panels: Panels, heights: Sequence[float], labels: Sequence[str]
 
     titles = panels.titles
     columns, rows = len(panels.shown), len(heights)
-    single = columns == 1 and panels.entries > 1
-    width = 4.6 if single else 1.2 + 4.4 * columns
-    figure = Figure(figsize=(width, (3.0 if single else 4.4) * sum(heights)), layout="constrained")
+    width = 4.6 if panels.narrow else 1.2 + 4.4 * columns
+    figure = Figure(figsize=(width, (3.0 if panels.narrow else 4.4) * sum(heights)), layout="constrained")
     grid = figure.subplots(rows, columns, sharex="col", squeeze=False, height_ratios=heights)
     for column, entry in enumerate(panels.shown):
         grid[0, column].set_title(titles[entry], fontsize=11)

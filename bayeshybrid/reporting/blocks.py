@@ -94,7 +94,7 @@ def before_and_after(material: Material, pictures: Pictures) -> list[Markup]:
         return [not_examined("the model has no unknown numbers beside the weights of networks")]
     known = by_knowledge(material)
     told = []
-    if known:
+    if len(known) > 1:
         best, least = known[0], known[-1]
         told.append(
             f"Known best, compared with what was assumed: {best.name}, {span(best.low, best.high, best.unit)}. "

@@ -97,7 +97,7 @@ def _untold(material):
             settled = f"the data could not settle {listing(told) or listing(open_ones)}"
             return "; ".join(filter(None, (settled, mixed)))
         if mixed:
-            return f"{mixed}; known least is {ranges[0]}"
+            return f"{mixed}; known least is {ranges[0]}" if len(known) > 1 else mixed
     narrow = "every unknown number was narrowed to less than a third of its assumed spread; " * (
         least[0].contraction > MOVED_MUCH
     )

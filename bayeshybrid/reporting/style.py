@@ -45,7 +45,7 @@ table{border-collapse:collapse;font-size:.93rem;font-variant-numeric:tabular-num
 caption{text-align:left;padding:.3rem 0;font-weight:600}
 th,td{text-align:left;vertical-align:middle;padding:.3rem .7rem .3rem 0;border-bottom:1px solid var(--line)}
 thead th{color:var(--quiet);font-weight:600;vertical-align:bottom}
-tbody th{font-weight:600}
+tbody th{font-weight:600;min-width:6.5rem}
 td{min-width:3rem;white-space:nowrap}
 td:last-child,thead th{white-space:normal}
 .pictures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,20rem),1fr));gap:1rem;align-items:start}
