@@ -12,7 +12,7 @@ from bayeshybrid.target import Target
 
 PRIOR_DRAWS = 2048
 
-__all__ = ["prior_contraction", "prior_draws"]
+__all__ = ["prior_contraction", "prior_draws", "prior_scores"]
 
 
 def prior_contraction(
@@ -39,15 +39,37 @@ def prior_contraction(
     assert told["x"] == 0.75
     ```
     """
+    return {
+        name: 1.0 - np.var(scores, axis=0)
+        for name, scores in prior_scores(target, unconstrained, prior).items()
+    }
+
+
+def prior_scores(
+    target: Target, unconstrained: np.ndarray, prior: dict[str, np.ndarray] | None
+) -> dict[str, np.ndarray]:
+    """Each unknown on its prior's normal scores; by ranks among prior draws where these have no formula.
+
+    **Arguments:** as for `prior_contraction`.
+
+    **Returns:** site name to `(draw, ...)`; NaN where the prior cannot be drawn from.
+
+    ```python
+    from bayeshybrid.contraction import prior_scores
+    model = lambda y=None: numpyro.sample("y", dist.Normal(numpyro.sample("x", dist.Normal(0, 2)), 1.0), obs=y)
+    told = prior_scores(bh.Target(model, {"y": np.array(0.0)}), np.array([[-1.0], [1.0]]), None)
+    assert told["x"].tolist() == [-0.5, 0.5]
+    ```
+    """
     told = ask(target, unconstrained, ["scores", "priors", "values"])
     found = {}
     for name, scores in told["scores"].items():
         if _constant(told["priors"][name]) and np.all(np.isfinite(scores)):
-            found[name] = 1.0 - np.var(scores, axis=0)
+            found[name] = scores
         elif prior is not None:
-            found[name] = 1.0 - np.var(_rank_scores(prior[name], told["values"][name]), axis=0)
+            found[name] = _rank_scores(prior[name], told["values"][name])
         else:
-            found[name] = np.full(scores.shape[1:], np.nan)
+            found[name] = np.full(scores.shape, np.nan)
     return found
 
 

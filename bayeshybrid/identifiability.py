@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from bayeshybrid import configuration
-from bayeshybrid.contraction import _constant, _rank_scores
+from bayeshybrid.contraction import prior_scores
 from bayeshybrid.faults import ModelError
 from bayeshybrid.identifiability_words import blind_spots, in_words, table
 from bayeshybrid.information import (
@@ -34,8 +34,7 @@ from bayeshybrid.parameter_verdict import (
     interval_shift,
 )
 from bayeshybrid.posterior import Posterior
-from bayeshybrid.summary import _entry
-from bayeshybrid.survey import ask
+from bayeshybrid.summary import entry_name
 
 SCALES = (0.5, 1.0, 2.0)
 SCORED_DRAWS = 1000
@@ -353,20 +352,9 @@ def _middle(shares) -> tuple[float, float, float]:
     return float(median), float(low), float(high)
 
 
-def _scores(posterior, flat, prior) -> dict[str, Any]:
-    """Some posterior draws of each unknown on its prior's normal scores, by ranks where they have no formula."""
-    told = ask(posterior.target, _spaced(flat, SCORED_DRAWS), ["scores", "priors", "values"])
-    found = {}
-    for name, scores in told["scores"].items():
-        if not (_constant(told["priors"][name]) and np.all(np.isfinite(scores))):
-            known = prior.proper and name in posterior.prior
-            scores = _rank_scores(posterior.prior[name], told["values"][name]) if known else np.nan * scores
-        found[name] = scores
-    return found
-
-
 def _findings(posterior, flat, prior, local, limits):
-    scores = _scores(posterior, flat, prior)
+    drawn = posterior.prior if prior.proper else None
+    scores = prior_scores(posterior.target, _spaced(flat, SCORED_DRAWS), drawn)
     basins = posterior.statistics.get("basin")
     basins = None if basins is None else np.ravel(basins)
     together = {name for found in local.collinear if not found.resolved for name in found.names}
@@ -379,7 +367,7 @@ def _findings(posterior, flat, prior, local, limits):
         before = np.quantile(posterior.prior[site.name], INTERVAL, axis=0)
         for index in np.ndindex(site.shape):
             at = (slice(None), *index)
-            name, z = _entry(site.name, index, site.tag.labels), scores[site.name][at]
+            name, z = entry_name(site.name, index, site.tag.labels), scores[site.name][at]
             contraction, alone = float(told[index]), local.alone.get(name, float("nan"))
             separate = place[at] if site.shape == site.unconstrained_shape else values[at]
             evidence = Evidence(

@@ -20,7 +20,7 @@ from jaxtyping import Float
 from bayeshybrid import configuration
 from bayeshybrid.contraction import PRIOR_DRAWS
 from bayeshybrid.noise_information import standardised
-from bayeshybrid.summary import _entry
+from bayeshybrid.summary import entry_name
 from bayeshybrid.survey import draw_prior
 from bayeshybrid.target import Target
 
@@ -215,7 +215,7 @@ def prior_units(target: Target, key: Any) -> PriorUnits:
 def _coordinates(site):
     """A name for each unconstrained number of a site: that of the summary where they are one to one."""
     if site.shape == site.unconstrained_shape:
-        return [_entry(site.name, index, site.tag.labels) for index in np.ndindex(site.shape)]
+        return [entry_name(site.name, index, site.tag.labels) for index in np.ndindex(site.shape)]
     return [f"{site.name} (coordinate {i})" for i in range(site.stop - site.start)]
 
 

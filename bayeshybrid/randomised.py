@@ -111,7 +111,7 @@ def randomised_density(
             moved_cells, plain_cells = _observed_terms(site, name, moved, scale)
             trained, held_out = trained + moved_cells, held_out + plain_cells
         elif name in moved.prior:
-            score, noise = _scores(site["fn"], site["value"]), moved.prior[name]
+            score, noise = jnp.asarray(_scores(site["fn"], site["value"])), moved.prior[name]
             trained = trained + jnp.sum(scale * (-0.5 * score**2 + noise * score))
         else:
             trained = trained + jnp.sum(scale * log_prob(site))
@@ -204,7 +204,8 @@ def _scores(distribution, value, steady=False):
         return jnp.where(_like(known, scores), scores, 0.0)
     if isinstance(distribution, dist.MultivariateNormal):
         centred = value - distribution.loc
-        factor = jax.lax.stop_gradient(distribution.scale_tril) if steady else distribution.scale_tril
+        factor = jnp.asarray(distribution.scale_tril)
+        factor = jax.lax.stop_gradient(factor) if steady else factor
         factor = jnp.broadcast_to(factor, (*centred.shape, centred.shape[-1]))
         return jax.scipy.linalg.solve_triangular(factor, centred[..., None], lower=True)[..., 0]
     if distribution.event_shape or distribution.support.is_discrete:
@@ -237,7 +238,7 @@ def _log_sizes(distribution, value):
         known = distribution._mask if masked else distribution.kinds(value) == EXACT
         return jnp.where(_like(known, sizes), sizes, 0.0)
     if isinstance(distribution, LOCATED):
-        return jnp.broadcast_to(jnp.log(distribution.scale), jnp.shape(value))
+        return jnp.broadcast_to(jnp.log(jnp.asarray(distribution.scale)), jnp.shape(value))
     return jnp.zeros(jnp.shape(value))
 
 
@@ -274,7 +275,7 @@ def _shape_of_scores(site):
     def total(some):
         some = iter(some)
         given = [next(some) if is_real else leaf for is_real, leaf in zip(real, leaves, strict=True)]
-        return jnp.sum(_scores(*jax.tree.unflatten(structure, given)))
+        return jnp.sum(jnp.asarray(_scores(*jax.tree.unflatten(structure, given))))
 
     scores = _scores(site["fn"], site["value"])
     if scores is None:

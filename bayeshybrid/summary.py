@@ -14,7 +14,7 @@ from bayeshybrid.faults import ModelError
 if TYPE_CHECKING:
     from bayeshybrid.posterior import Posterior
 
-__all__ = ["Row", "Summary", "summarise"]
+__all__ = ["Row", "Summary", "entry_name", "summarise"]
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def summarise(posterior: Posterior, mass: float = 0.9, weights: bool = False) ->
             ess = diagnostics.effective_sample_size(draws)
             rows.append(
                 Row(
-                    name=_entry(name, index, tag.labels if tag else ()),
+                    name=entry_name(name, index, tag.labels if tag else ()),
                     mean=float(mean),
                     sd=float(sd),
                     low=float(low),
@@ -173,7 +173,14 @@ def _prior_interval(posterior, name, told, levels):
     return np.where(np.isnan(told), np.nan, np.quantile(posterior.prior[name], levels, axis=0))
 
 
-def _entry(name, index, labels):
+def entry_name(name: str, index: tuple[int, ...], labels: tuple[str, ...] = ()) -> str:
+    """What one entry of a quantity is called: its name with its place in brackets, labels for the last axis.
+
+    ```python
+    from bayeshybrid.summary import entry_name
+    assert entry_name("start", (1,), ("hare", "lynx")) == "start[lynx]"
+    ```
+    """
     if not index:
         return name
     words = [*map(str, index[:-1]), labels[index[-1]] if labels else str(index[-1])]

@@ -132,5 +132,5 @@ class Verdict:
     def from_dict(stored: dict[str, Any]) -> Verdict:
         """The verdict from what `to_dict` gave."""
         checks = tuple(Check(**{**check, "claims": tuple(check["claims"])}) for check in stored["checks"])
-        rest = {k: v if k == "nature" else tuple(v) for k, v in stored.items() if k != "checks"}
-        return Verdict(checks, **rest)
+        lists = {k: tuple(v) for k, v in stored.items() if k not in ("checks", "nature")}
+        return Verdict(checks, **lists, nature=stored.get("nature", Verdict.nature))

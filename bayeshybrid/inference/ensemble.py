@@ -108,7 +108,7 @@ class DeepEnsemble(Method):
         moved = jax.vmap(lambda k: perturbation(target, k, self.randomise))(keys)
         if self.early_stopping is not None:
             moved = moved._replace(kept=_held_out(moved.kept, self.early_stopping))
-        position = np.asarray(jax.vmap(whiten)(factors, starts))
+        position = np.asarray(jax.vmap(whiten)(jnp.asarray(factors), jnp.asarray(starts)))
         return settled(
             State(
                 iteration=np.zeros(self.members, int),
