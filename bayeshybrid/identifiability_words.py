@@ -78,15 +78,24 @@ def _best_and_least(findings):
     if len(rated) > 1 or best.verdict not in ("identified", "weakly identified"):
         taken = _share(max(least.contraction, 0.0))
         yield f"Known least is {_range(least)}, {_least(least)}; the data took away {taken} of the prior's variance."
-    driven = [f.name for f in rated if f.verdict == "driven by the prior"]
+    driven = [f.name for f in rated if f.verdict == "driven by the prior" and not _narrowed(f)]
+    moving = [f.name for f in rated if f.verdict == "driven by the prior" and _narrowed(f)]
+    if moving:
+        yield f"The data narrow {_listed(moving)}, but where the range lies still depends on the prior."
     if driven:
         them = "them" if len(driven) > 1 else "it"
         yield f"About {_listed(driven)} the data say too little: what is reported of {them} is the prior."
 
 
+def _narrowed(found):
+    """Whether the data took away half of the variance: then it is the place of the range that the prior drives."""
+    return found.contraction >= 0.5
+
+
 def _least(found):
+    moving = "whose range still depends on the prior"
     return {
-        "driven by the prior": "which is what the prior said",
+        "driven by the prior": moving if _narrowed(found) else "which is what the prior said",
         "only in combination": "which is known only in combination with others",
         "several separate values": "which may have several separate values",
     }.get(found.verdict, "which the data told all the same")

@@ -368,7 +368,7 @@ def test_a_network_is_told_from_the_equation(tmp_path):
     posterior = from_draws(hybrid, {"t": TIMES, "y": 0.7 * TIMES}, drawn, verdict=PASSED)
     page = Page(bh.report(posterior, posterior.predict({"t": AHEAD}, key=1), path=tmp_path / "page.html"))
     told = page.text(7)
-    assert "The network extra" in told
+    assert "The network “extra”" in told
     assert "Not to be trusted by itself" in told
     assert "Silenced, with all else as it is" in told
     assert "input 1: 0 to 7 in the fit, 0 to 11 in the forecast" in told
@@ -376,9 +376,9 @@ def test_a_network_is_told_from_the_equation(tmp_path):
     assert "taken this much of what the data tell about parameters: slope" in told
     support = page.light("Support")
     assert support["colour"] == "bad"
-    assert "network extra is asked outside what it met" in support["text"]
+    assert "network “extra” is asked outside what it met" in support["text"]
     assert "a network extrapolates" in page.text(5)
-    assert "with the network extra in it" in page.text(1)
+    assert "with the network “extra” in it" in page.text(1)
 
 
 def test_without_a_network_the_page_says_that_there_is_none(page):

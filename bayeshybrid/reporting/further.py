@@ -45,7 +45,7 @@ def equation_and_networks(material: Material) -> list[Markup]:
         ]
     told: list[Markup] = []
     for name in material.networks:
-        told.append(element("h3", f"The network {name}"))
+        told.append(element("h3", f"The network “{name}”"))
         told.append(paragraph(element("strong", f"{_trusted(material, name)} ")))
         told.append(bullets(_one_network(material, name)))
     return told
@@ -229,7 +229,7 @@ def _for_parameters(material):
         )
     for parameter, network, _ in eaten(material)[:2]:
         told.append(
-            f"To tell {parameter} from the network {network}, measure where the network is known to be silent."
+            f"To tell {parameter} from the network “{network}”, measure where the network is known to be silent."
         )
     for ahead in [one for several in material.ahead.values() for one in several][:3]:
         if ahead.useful is not None and ahead.useful < ahead.x[-1]:

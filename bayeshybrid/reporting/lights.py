@@ -210,23 +210,32 @@ def _determined(material):
         )
     words = {
         "driven by the prior": "the data say next to nothing about",
+        "moving with the prior": "where the range lies still depends on what was assumed before of",
         "several separate values": "the data allow several separate values of",
         "only in combination": "the data determine only combinations of",
         "weakly identified": "the data narrow only somewhat",
     }
     parameters = judged_parameters(material)
     for verdict, told in words.items():
-        names = [parameter.name for parameter in parameters if parameter.verdict == verdict]
+        names = [parameter.name for parameter in parameters if _kind_of_doubt(parameter) == verdict]
         if names:
-            grave = verdict != "weakly identified" and 2 * len(names) >= len(parameters)
+            grave = verdict not in ("weakly identified", "moving with the prior") and 2 * len(names) >= len(
+                parameters
+            )
             judge.say("bad" if grave else "care", f"{told} {listing(names)}", more)
     for parameter, network, share in eaten(material):
         judge.say(
             "care",
-            f"the network {network} takes {percent(share)} of what the data tell about {parameter}",
+            f"the network “{network}” takes {percent(share)} of what the data tell about {parameter}",
             "measure where the equation alone acts, or give the network a smaller scale",
         )
     return judge.light("the data determine every unknown number well beyond what was assumed before")
+
+
+def _kind_of_doubt(parameter):
+    """The verdict, but for a range that the data narrow without settling where it lies."""
+    moving = parameter.verdict == "driven by the prior" and parameter.contraction > MOVED_SOME
+    return "moving with the prior" if moving else parameter.verdict
 
 
 def judged_parameters(material: Material) -> list[Any]:
@@ -294,7 +303,7 @@ def _extrapolation(judge, material):
             where = "" if asked.along is None else " at the worst position"
             judge.say(
                 "bad" if most > MUCH_OUTSIDE else "care",
-                f"the network {name} is asked outside what it met in the fit for {percent(most)} of the draws{where}",
+                f"the network “{name}” is asked outside what it met in the fit for {percent(most)} of the draws{where}",
                 "measure there, or trust the forecast only where the picture is not hatched",
             )
 

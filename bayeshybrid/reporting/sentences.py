@@ -43,9 +43,8 @@ def _fitted(material):
         told.append(
             f"{count(int(shape), 'measurement')} of {site.name}{labels}{unit}{_when(material, site.name)}"
         )
-    networks = (
-        f", with the network{'s' * (len(material.networks) > 1)} {listing(list(material.networks))} in it,"
-    )
+    named = listing([f"“{name}”" for name in material.networks])
+    networks = f", with the network{'s' * (len(material.networks) > 1)} {named} in it,"
     model = f"{_called(material)}{networks if material.networks else ', which holds no network,'}"
     return f"{model} was fitted to {listing(told) or 'no data'}"
 
@@ -89,7 +88,7 @@ def _untold(material):
         told = [_narrowed(rows[name]) for name in open_ones if name in rows][:BEST]
         taken = eaten(material)
         apart = [
-            f"{listing([one[0] for one in taken if one[1] == network])} from the network {network}"
+            f"{listing([one[0] for one in taken if one[1] == network])} from the network “{network}”"
             for network in dict.fromkeys(one[1] for one in taken)
         ]
         mixed = f"the data could not tell {listing(apart)}" if apart else ""
@@ -205,5 +204,5 @@ def source_name(material: Material, name: str) -> str:
         return "what could not be attributed"
     plain = name.removesuffix(" (parameters)").removesuffix(" (network)")
     if plain in material.networks and not name.endswith(" (parameters)"):
-        return f"the network {plain}"
+        return f"the network “{plain}”"
     return f"the unknowns called {plain}" if plain != name else name

@@ -104,7 +104,8 @@ def _tell(asked) -> list[Path]:
         story = _fit(model, asked)
         stories.append(story)
         written += _tables(story, asked)
-    files = ["report.html", *(f"report_{story.model}.html" for story in stories[1:])]
+    # The hybrid's page is the one that answers whether the network can be trusted.
+    files = [*(f"report_{story.model}.html" for story in stories[:-1]), "report.html"]
     for story, file in zip(stories, files, strict=True):
         others = [pair for pair in zip(stories, files, strict=True) if pair[0] is not story]
         written.append(_page(story, asked.output / file, others, asked))

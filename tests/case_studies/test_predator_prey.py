@@ -15,7 +15,7 @@ from bayeshybrid.diagnostics import effective_sample_size
 from case_studies.predator_prey import comparison, model
 from case_studies.predator_prey.__main__ import main
 
-PAGES = ("report.html", "report_hybrid.html")
+PAGES = ("report_equation.html", "report.html")
 EXPECTED = json.loads(Path(model.__file__).with_name("expected.json").read_text(encoding="utf-8"))
 
 
