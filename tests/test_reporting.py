@@ -385,6 +385,7 @@ def test_without_a_network_the_page_says_that_there_is_none(page):
     assert "This model holds no network" in page.text(7)
 
 
+@pytest.mark.slow
 def test_several_observed_sites_each_have_their_part(tmp_path):
     t = np.arange(6.0)
     data = {"t": t, "a": np.tile([1.0, 2.0], (6, 1)), "b": np.array([1, 0, 2, 1, 1, 3])}

@@ -136,6 +136,7 @@ def rows():
         return list(comparison.compare(QUICK, key=0, origins=(1911, 1914)))
 
 
+@pytest.mark.slow
 def test_the_comparison_pools_three_to_six_years_ahead(rows):
     """Two origins, four years and two species make 16 values; one and two years ahead make 8."""
     assert [row.contestant for row in rows] == list(QUICK)
@@ -146,6 +147,7 @@ def test_the_comparison_pools_three_to_six_years_ahead(rows):
         assert len(row.verdicts) == len(row.seconds) == 2
 
 
+@pytest.mark.slow
 def test_the_scores_are_those_of_the_years_held_back(rows):
     """A model without dynamics has a forecast in closed form but for its unknowns: the pelts of any year.
 
@@ -168,6 +170,7 @@ def test_the_scores_are_those_of_the_years_held_back(rows):
     assert rows[0].crps == pytest.approx(np.mean(scores), rel=0.1)
 
 
+@pytest.mark.slow
 def test_the_table_shows_every_verdict_as_it_is(rows):
     """An ensemble cannot pass, and the table says so in its row and below."""
     table = comparison.in_words(rows)
@@ -180,6 +183,7 @@ def test_the_table_shows_every_verdict_as_it_is(rows):
     assert f"by NUTS, up to 1914: {rows[0].verdicts[1].state}" in table
 
 
+@pytest.mark.slow
 def test_the_table_without_the_baseline_claims_no_skill(rows):
     """A table is made after every row, whichever comes first."""
     other = replace(rows[1], contestant=replace(QUICK[1], name="other"))
@@ -187,6 +191,7 @@ def test_the_table_without_the_baseline_claims_no_skill(rows):
     assert "%" not in line
 
 
+@pytest.mark.slow
 def test_the_comparison_is_written_by_the_command_line(tmp_path, capsys, monkeypatch, rows):
     """Text and JSON, anew after each row."""
     monkeypatch.setattr(comparison, "compare", lambda *_, **__: iter(rows))

@@ -197,6 +197,7 @@ def wiggle(x, y=None):
     numpyro.sample("y", dist.Normal(f(x)[:, 0], 0.15), obs=y)
 
 
+@pytest.mark.slow
 def test_early_stopping_generalises_where_training_to_the_end_does_not():
     settings = {"members": 12, "steps": 400, "randomise": False}
     data = {"x": WIGGLE_X, "y": WIGGLE_Y}

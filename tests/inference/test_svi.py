@@ -323,6 +323,7 @@ def best_normal_on_the_banana() -> float:
     return -float(minimize(loss, np.array([0.5, -0.5, -1.0])).fun)
 
 
+@pytest.mark.slow
 def test_a_flow_follows_a_curve():
     """Its bound comes near the log evidence, by quadrature, which that of no normal guide does."""
     a, b = np.meshgrid(np.linspace(-5, 5, 1001), np.linspace(-6, 25, 3101), indexing="ij")
