@@ -133,7 +133,9 @@ def summarise(posterior: Posterior, mass: float = 0.9, weights: bool = False) ->
             with np.errstate(invalid="ignore", over="ignore"):  # a derived number may be infinite
                 low, high = np.quantile(draws, levels)
                 mean, sd = draws.mean(), draws.std()
-            ess = diagnostics.effective_sample_size(draws)
+            # Chains can be compared and draws counted only where they were drawn
+            drawn = posterior.verdict.nature != "not draws of a posterior"
+            ess = diagnostics.effective_sample_size(draws) if drawn else float("nan")
             rows.append(
                 Row(
                     name=entry_name(name, index, tag.labels if tag else ()),
@@ -142,7 +144,7 @@ def summarise(posterior: Posterior, mass: float = 0.9, weights: bool = False) ->
                     low=float(low),
                     high=float(high),
                     error=float(np.hypot(diagnostics.mean_error(draws), _mass_error(posterior, draws))),
-                    rhat=diagnostics.rhat(draws),
+                    rhat=diagnostics.rhat(draws) if drawn else float("nan"),
                     ess=ess,
                     unit=(tag.unit or "") if tag else "",
                     contraction=float("nan") if told is None else float(told[index]),

@@ -74,7 +74,7 @@ def draw_coverage(axes: Axes, found: Any) -> None:
     """Measured shares inside central ranges, beside what a perfect forecast of the same size would show."""
     axes.plot([0, 1], [0, 1], color=QUIET, linewidth=0.8)
     told = "nine in ten perfect forecasts"
-    for level, (inside, compared) in found.counts.items():
+    for turn, (level, (inside, compared)) in enumerate(found.counts.items()):
         figure = found.figures.get(f"coverage {100 * level:g} %")
         if figure is not None:
             axes.plot([level, level], [figure.low, figure.high], label=told, **PERFECT)
@@ -82,7 +82,7 @@ def draw_coverage(axes: Axes, found: Any) -> None:
         axes.annotate(
             f"{inside} of {compared}",
             (level, inside / max(compared, 1)),
-            xytext=(-7, 3),
+            xytext=(-7, -11 if turn % 2 else 3),  # neighbours on one height stay apart
             textcoords="offset points",
             ha="right",
             fontsize=8,

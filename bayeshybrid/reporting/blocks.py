@@ -24,7 +24,7 @@ from bayeshybrid.reporting.numbers import (
 from bayeshybrid.reporting.pictures import Pictures
 from bayeshybrid.reporting.sentences import by_knowledge, doubt_shares, mean_share, share_words, source_name
 
-MOST_POSITIONS = 8
+MOST_POSITIONS = 12
 SOLVER = 0.01
 REFERENCE = "the record's own spread (the range that holds nine in ten of its values)"
 
@@ -213,12 +213,10 @@ def _one_horizon(ahead, last):
         f"{percent(float(later[-1]))} at {last}"
     )
     if ahead.useful is None:
-        return (
-            f"{ahead.name}: beyond the data the forecast says no more than the record's own spread: {widths}."
-        )
+        return f"{ahead.name}: beyond the data the range is as wide as the record's own spread, or wider: {widths}."
     upto = place(ahead.useful)
     whole = "all the way that was asked, to" if ahead.useful == ahead.x[-1] else "only up to"
-    return f"{ahead.name}: the forecast says more than the record's own spread {whole} {upto}: {widths}."
+    return f"{ahead.name}: the range stays narrower than the record's own spread {whole} {upto}: {widths}."
 
 
 def _table_ahead(material, forecast: Forecast, panels: Panels):

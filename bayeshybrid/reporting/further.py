@@ -155,7 +155,7 @@ def track_record(material: Material, pictures: Pictures) -> list[Markup]:
                     expected,
                 ]
             )
-        header = ("", "Inside", "Share", "Perfect forecast, 9 in 10")
+        header = ("", "Inside", "Share", "Nine in ten perfect forecasts")
         if rows:
             told.append(table(f"Measurements of {site} inside the stated ranges", header, rows))
         told += [paragraph(sentence(words)) for words in _leaning(site, found)]
@@ -170,7 +170,8 @@ def _leaning(site, found):
         told.append(f"the ranges of {site} are too {'narrow' if widest.value < widest.low else 'wide'}")
     told += leaning(site, found)
     if found.compared < FEW_VALUES:
-        told.append(f"with {found.compared} values only gross faults can show")
+        gross = widest is not None and widest.unusual
+        told.append(f"with {found.compared} values only gross faults can show{', and this is one' * gross}")
     return told
 
 

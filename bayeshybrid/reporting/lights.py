@@ -320,7 +320,8 @@ def _reach(judge, material):
             else:
                 judge.say(
                     "care",
-                    f"for {ahead.name} it says more than the record's own spread only up to {place(ahead.useful)}",
+                    f"for {ahead.name} its range is narrower than the record's own spread only up to "
+                    f"{place(ahead.useful)}",
                     "do not use it beyond",
                 )
 

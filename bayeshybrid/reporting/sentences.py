@@ -122,7 +122,8 @@ def _expected(material):
         where = f" at {panels.axis_name} = {place(panels.x[-1])}" if panels.axis_name else ""
     doubt = share_words(material, doubt_shares(material, next(iter(material.forecast.observed))))
     source = f"; the main source of doubt is {doubt}" if doubt else ""
-    return f"a new measurement{where} will fall, in 9 cases of 10, in these ranges: {'; '.join(told)}{source}"
+    promise = f"if the model is right, a new measurement{where} will fall, in 9 cases of 10, in these ranges"
+    return f"{promise}: {'; '.join(told)}{source}"
 
 
 def _trust(material, lights):
@@ -135,7 +136,10 @@ def _trust(material, lights):
         told.insert(0, f"use it with care: {listing(care)} leave{'s' * (len(care) == 1)} something open")
     else:
         told.insert(0, "nothing that was examined speaks against it")
-    return f"{'; '.join([*told, *_how_far(material)])}"
+    far = _how_far(material)
+    if far and "support for the forecast" in worst:
+        far = [f"narrow ranges count for little where they are not borne out, though {listing(far)}"]
+    return "; ".join([*told, *far])
 
 
 def _record(material):
@@ -157,10 +161,11 @@ def _how_far(material):
             if ahead.ratio is None or not ahead.later.any():
                 continue
             if ahead.useful is None:
-                told.append(f"for {ahead.name} the forecast says no more than the record's own spread")
+                told.append(f"for {ahead.name} its range is as wide as the record's own spread, or wider")
             else:
                 told.append(
-                    f"for {ahead.name} it says more than the record's own spread up to {place(ahead.useful)}"
+                    f"for {ahead.name} its range stays narrower than the record's own spread up to "
+                    f"{place(ahead.useful)}"
                 )
     return told
 

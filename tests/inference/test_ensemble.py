@@ -108,6 +108,7 @@ def test_no_ensemble_passes_for_a_posterior(many):
     assert verdict["forecasts"] == "not assessable"
     assert str(verdict).startswith("not draws of a posterior")
     assert "bh.calibration.assess" in str(verdict)
+    assert all(np.isnan(row.ess) and np.isnan(row.rhat) for row in many.summary())
 
 
 def test_every_member_ends_where_it_solves():
