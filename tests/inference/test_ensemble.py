@@ -223,6 +223,7 @@ def heads(x, y=None):
     numpyro.sample("y", dist.Normal(told[:, 0], jnp.exp(told[:, 1] - 1.0)), obs=y)
 
 
+@pytest.mark.slow
 def test_heteroscedastic_heads_learn_where_it_is_noisy():
     posterior = bh.infer(heads, {"x": HEADS_X, "y": HEADS_Y}, bh.DeepEnsemble(members=24, steps=500), key=0)
     noise = np.sqrt(posterior.predict(key=1).aleatoric["y"])
