@@ -64,12 +64,14 @@ class Observed:
 
 @dataclass(frozen=True)
 class Solve:
-    """One solve: the shape of its solution and how it is labelled."""
+    """One solve: the shape of its solution, how it is labelled, what its leading axis counts, and what looks odd in it."""
 
     name: str
     shape: tuple[int, ...]
     labels: tuple[str, ...]
     unit: str | None
+    across: str | None = None
+    oddities: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -319,7 +321,14 @@ def _describe(found):
         else:
             described["latent"][name] = _latent(name, site, renamed)
     described["solves"] = tuple(
-        Solve(name, message["value"].ys.shape, message["labels"], message["unit"])
+        Solve(
+            name,
+            message["value"].ys.shape,
+            message["labels"],
+            message["unit"],
+            message.get("across"),
+            tuple(message.get("oddities", ())),
+        )
         for name, message in found.solutions.items()
     )
     described["networks"] = tuple(found.networks)

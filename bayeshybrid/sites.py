@@ -26,6 +26,7 @@ class Tag:
     - `labels`: names of the entries along the last axis of the value.
     - `kind`: the part that the site plays in its group.
     - `initial`: `"zero"` where a search should begin at zero instead of at a prior draw.
+    - `across`: what the leading axis of the value counts, such as `"subject"`; `None` where it counts no units.
 
     ```python
     from bayeshybrid.sites import Tag, mapping, read
@@ -40,6 +41,7 @@ class Tag:
     labels: tuple[str, ...] = ()
     kind: Kind = "parameter"
     initial: Literal["zero"] | None = None
+    across: str | None = None
 
 
 def mapping(tag: Tag) -> dict[str, Tag]:
