@@ -34,7 +34,7 @@ from bayeshybrid.parameter_verdict import (
     interval_shift,
 )
 from bayeshybrid.posterior import Posterior
-from bayeshybrid.summary import entry_name
+from bayeshybrid.summary import entry_name, names_of
 
 SCALES = (0.5, 1.0, 2.0)
 SCORED_DRAWS = 1000
@@ -367,7 +367,8 @@ def _findings(posterior, flat, prior, local, limits):
         before = np.quantile(posterior.prior[site.name], INTERVAL, axis=0)
         for index in np.ndindex(site.shape):
             at = (slice(None), *index)
-            name, z = entry_name(site.name, index, site.tag.labels), scores[site.name][at]
+            name = entry_name(site.name, index, *names_of(site.tag, posterior.target.labels))
+            z = scores[site.name][at]
             contraction, alone = float(told[index]), local.alone.get(name, float("nan"))
             separate = place[at] if site.shape == site.unconstrained_shape else values[at]
             evidence = Evidence(

@@ -20,7 +20,7 @@ from jaxtyping import Float
 from bayeshybrid import configuration
 from bayeshybrid.contraction import PRIOR_DRAWS
 from bayeshybrid.noise_information import standardised
-from bayeshybrid.summary import entry_name
+from bayeshybrid.summary import entry_name, names_of
 from bayeshybrid.survey import draw_prior
 from bayeshybrid.target import Target
 
@@ -193,7 +193,7 @@ def prior_units(target: Target, key: Any) -> PriorUnits:
             continue
         places += where
         kinds += [site.tag.kind] * len(where)
-        names += _coordinates(site)
+        names += _coordinates(site, target.labels)
     chosen = points[:, places]
     sds = chosen.std(axis=0)
     scaled = (chosen - chosen.mean(axis=0)) / np.where(sds > 0, sds, 1.0)
@@ -212,10 +212,11 @@ def prior_units(target: Target, key: Any) -> PriorUnits:
     )
 
 
-def _coordinates(site):
+def _coordinates(site, labels):
     """A name for each unconstrained number of a site: that of the summary where they are one to one."""
     if site.shape == site.unconstrained_shape:
-        return [entry_name(site.name, index, site.tag.labels) for index in np.ndindex(site.shape)]
+        told = names_of(site.tag, labels)
+        return [entry_name(site.name, index, *told) for index in np.ndindex(site.shape)]
     return [f"{site.name} (coordinate {i})" for i in range(site.stop - site.start)]
 
 

@@ -355,6 +355,9 @@ def _latent(name, site, renamed):
     shape = jnp.shape(site["value"])
     plates = tuple((frame.name, frame.dim) for frame in site["cond_indep_stack"])
     tag = sites.read(site) or sites.Tag(_parent(name, renamed))
+    first = [plate for plate, dim in plates if -dim == len(shape) - site["fn"].event_dim]
+    if first and tag.across is None:  # a plate of the user's own around the leading axis
+        tag = replace(tag, across=first[0])
     unconstrained = shape if support.is_discrete else biject_to(support).inverse_shape(shape)
     discrete = bool(support.is_discrete)
     return Latent(name, shape, tuple(unconstrained), tag, plates, site["fn"].event_dim, discrete)

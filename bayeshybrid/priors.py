@@ -293,7 +293,7 @@ def _values_class(group: str, names: tuple[str, ...]) -> type:
 
 
 def _draw(name: str, stated: Parameter, group: str) -> Any:
-    tag = sites.Tag(group, stated.unit, stated.labels or ())
+    tag = sites.Tag(group, stated.unit, stated.labels or (), across=stated.across)
     if stated.across is None:
         return numpyro.sample(name, _shaped(stated.prior, stated.shape), infer=sites.mapping(tag))
     return _draw_pooled(name, stated, tag)
@@ -306,12 +306,12 @@ def _draw_pooled(name: str, stated: Any, tag: sites.Tag) -> Any:
     population = numpyro.sample(
         f"{name}_population",
         _shaped(stated.prior, stated.shape),
-        infer=sites.mapping(replace(tag, kind="population", labels=entries)),
+        infer=sites.mapping(replace(tag, kind="population", labels=entries, across=None)),
     )
     spread = numpyro.sample(
         f"{name}_spread",
         _shaped(stated.spread, stated.shape),
-        infer=sites.mapping(replace(tag, kind="spread", unit=relative, labels=entries)),
+        infer=sites.mapping(replace(tag, kind="spread", unit=relative, labels=entries, across=None)),
     )
     plate = numpyro.plate(stated.across, stated.size)
     if plate.dim != -1:

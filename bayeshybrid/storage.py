@@ -71,6 +71,7 @@ def _content(posterior, write):
         "written by": {"bayeshybrid": _version(), "time": datetime.now(UTC).isoformat()},
         "model": {"name": _title(target.model), "unknowns": _unknowns(target), "observed": _observed(target)},
         "data": data,
+        "labels": {axis: list(names) for axis, names in target.labels.items()},
         "scalings": {
             name: [
                 write(f"{word} of the inputs of {name!r}", x)
@@ -205,6 +206,7 @@ def load(path: Path, model: Callable[..., Any]) -> dict[str, Any]:
         described = {name: content[name] for name in ("method", "search")}
         told = {name: restored(content[name]) for name in ("failures", "record")}
         remarks, key, stated = tuple(content["remarks"]), _decoded_key(content["key"]), content["model"]
+        labels = {axis: tuple(names) for axis, names in content.get("labels", {}).items()}
         told_unknowns = [(site["name"], site) for site in [*stated["unknowns"], *stated["observed"]]]
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         if isinstance(error, DataError):
@@ -213,7 +215,7 @@ def load(path: Path, model: Callable[..., Any]) -> dict[str, Any]:
             f"the manifest of {path} is not what this version writes ({error!r}): it cannot be read"
         ) from error
     with configuration.scope():
-        target = _joined(path, model, data, scalings, dict(told_unknowns))
+        target = _joined(path, model, data, scalings, dict(told_unknowns)).labelled(labels)
     _check_draws(path, target, unconstrained, samples)
     _check_testimony(path, target, unconstrained, witnesses)
     return {

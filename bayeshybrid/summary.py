@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +10,12 @@ import numpy as np
 
 from bayeshybrid import diagnostics
 from bayeshybrid.faults import ModelError
+from bayeshybrid.sites import Tag
 
 if TYPE_CHECKING:
     from bayeshybrid.posterior import Posterior
 
-__all__ = ["Row", "Summary", "entry_name", "summarise"]
+__all__ = ["Row", "Summary", "entry_name", "names_of", "summarise"]
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ def summarise(posterior: Posterior, mass: float = 0.9, weights: bool = False) ->
             ess = diagnostics.effective_sample_size(draws) if drawn else float("nan")
             rows.append(
                 Row(
-                    name=entry_name(name, index, tag.labels if tag else ()),
+                    name=entry_name(name, index, *names_of(tag, posterior.target.labels)),
                     mean=float(mean),
                     sd=float(sd),
                     low=float(low),
@@ -175,15 +176,40 @@ def _prior_interval(posterior, name, told, levels):
     return np.where(np.isnan(told), np.nan, np.quantile(posterior.prior[name], levels, axis=0))
 
 
-def entry_name(name: str, index: tuple[int, ...], labels: tuple[str, ...] = ()) -> str:
-    """What one entry of a quantity is called: its name with its place in brackets, labels for the last axis.
+def names_of(
+    tag: Tag | None, labels: Mapping[str, tuple[str, ...]]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Labels along the last axis of a site, and words for its units along the first, such as "subject 3".
+
+    `labels` are those of the data, by what they count: `Target.labels`.
+
+    ```python
+    from bayeshybrid.sites import Tag
+    from bayeshybrid.summary import names_of
+    assert names_of(Tag("k", across="subject"), {"subject": ("3", "7")}) == ((), ("subject 3", "subject 7"))
+    ```
+    """
+    if tag is None:
+        return (), ()
+    return tag.labels, tuple(f"{tag.across} {name}" for name in labels.get(tag.across or "", ()))
+
+
+def entry_name(
+    name: str, index: tuple[int, ...], labels: tuple[str, ...] = (), units: tuple[str, ...] = ()
+) -> str:
+    """What one entry of a quantity is called: its name with its place in brackets.
+
+    `labels` name the entries of the last axis, `units` those of the first.
 
     ```python
     from bayeshybrid.summary import entry_name
     assert entry_name("start", (1,), ("hare", "lynx")) == "start[lynx]"
+    assert entry_name("clearance", (0,), units=("subject 3",)) == "clearance[subject 3]"
     ```
     """
     if not index:
         return name
     words = [*map(str, index[:-1]), labels[index[-1]] if labels else str(index[-1])]
+    if units and index[0] < len(units) and not (labels and len(index) == 1):
+        words[0] = units[index[0]]
     return f"{name}[{', '.join(words)}]"

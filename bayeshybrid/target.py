@@ -24,7 +24,7 @@ from bayeshybrid.moments import Moments, conditional_moments
 from bayeshybrid.observation import Measured
 from bayeshybrid.tracing import Run, place_constrained, place_unconstrained, run
 
-__all__ = ["Outcome", "Target", "log_prob"]
+__all__ = ["Outcome", "Target", "labels_of", "log_prob"]
 
 
 class Outcome(NamedTuple):
@@ -73,6 +73,7 @@ class Target(eqx.Module):
     fixed: tuple[tuple[str, Fixed], ...] = eqx.field(static=True)
     notes: tuple[str, ...] = eqx.field(static=True)
     losses: tuple[str, ...] = eqx.field(static=True)
+    named: tuple[tuple[str, tuple[str, ...]], ...] = eqx.field(static=True)
     finer: float = eqx.field(static=True)
 
     def __init__(self, model: Callable[..., Any], data: Mapping[str, Any]) -> None:
@@ -84,8 +85,14 @@ class Target(eqx.Module):
         self.notes = conversions(data) + compiled_in
         self.losses = precision_losses(data)
         self.scalings = {}
+        self.named = labels_of(data)
         self.finer = 1.0
         self.layout = read_layout(model, arrays, fixed)
+
+    @property
+    def labels(self) -> dict[str, tuple[str, ...]]:
+        """The names of the units that the data count, by what they are: `{"subject": ("1", "2")}`."""
+        return dict(self.named)
 
     # The density
 
@@ -260,14 +267,19 @@ class Target(eqx.Module):
 
     def refined(self, finer: float = 100.0) -> Target:
         """The same target with the tolerances of its solvers `finer` times smaller and steps to match."""
-        other = object.__new__(Target)
-        for entry in dataclasses.fields(self):
-            object.__setattr__(
-                other, entry.name, finer if entry.name == "finer" else getattr(self, entry.name)
-            )
-        return other
+        return self._with(finer=finer)
+
+    def labelled(self, labels: Mapping[str, tuple[str, ...]]) -> Target:
+        """The same target with these names of the units that its data count."""
+        return self._with(named=tuple(sorted(labels.items())))
 
     # Within
+
+    def _with(self, **changes):
+        other = object.__new__(Target)
+        for entry in dataclasses.fields(self):
+            object.__setattr__(other, entry.name, changes.get(entry.name, getattr(self, entry.name)))
+        return other
 
     def _pieces(self, q):
         return {
@@ -313,6 +325,12 @@ class Target(eqx.Module):
         for message in found.solutions.values():
             solved = solved & jnp.all(message["value"].ok)
         return prior, jnp.where(solved, likelihood, -jnp.inf)
+
+
+def labels_of(data: Any) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """The names that a table gives to the units along its axes, in an order of their own."""
+    named = getattr(data, "labels", None) or {}
+    return tuple(sorted((str(axis), tuple(map(str, names))) for axis, names in named.items()))
 
 
 def log_prob(site: Any) -> Array:

@@ -207,7 +207,7 @@ def test_the_pooled_value_keeps_its_tag_under_numpyros_handlers():
     ]
     for model in wrapped:
         tag = sites.read(trace_of(model)["k"])
-        assert tag == sites.Tag("k", unit="1/h", labels=("a", "b", "c"))
+        assert tag == sites.Tag("k", unit="1/h", labels=("a", "b", "c"), across="subject")
     assert "s/k" in trace_of(handlers.scope(pooled_model, prefix="s"))
     draws = Predictive(pooled_model, num_samples=7)(jax.random.key(0))
     assert draws["k"].shape == (7, 3)

@@ -9,6 +9,7 @@ import numpy as np
 from bayeshybrid.faults import ModelError
 from bayeshybrid.plots.style import AFTER, BEFORE, INK, QUIET, as_written, legend
 from bayeshybrid.posterior import Posterior
+from bayeshybrid.summary import entry_name, names_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -81,10 +82,7 @@ def _entries(posterior):
             continue
         after, before, told = (x[site.name] for x in (posterior, posterior.prior, posterior.contraction))
         for index in np.ndindex(after.shape[1:]):
-            words = [str(i) for i in index]
-            if words and site.tag.labels:
-                words[-1] = site.tag.labels[index[-1]]
-            title = f"{site.name}[{', '.join(words)}]" if words else site.name
+            title = entry_name(site.name, index, *names_of(site.tag, posterior.target.labels))
             contraction = float(np.asarray(told)[index])
             prior = before[(slice(None), *index)] if np.isfinite(contraction) else None
             yield title, site.tag.unit or "", prior, after[(slice(None), *index)], contraction
