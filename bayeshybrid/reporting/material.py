@@ -16,7 +16,7 @@ from bayeshybrid.forecast import Forecast
 from bayeshybrid.plots.panels import MOST_PANELS, Panels, forecast_panels
 from bayeshybrid.posterior import Posterior
 from bayeshybrid.reporting.ahead import Ahead, look_ahead
-from bayeshybrid.reporting.measurements import drawn_data, placed
+from bayeshybrid.reporting.placing import drawn_data, placed
 from bayeshybrid.reporting.networks_asked import Asked, Contribution, contributions, questions
 from bayeshybrid.summary import Row, summarise
 

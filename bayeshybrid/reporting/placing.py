@@ -24,7 +24,7 @@ def placed(forecast: Forecast, data: Mapping[str, Any]) -> dict[str, Any]:
     **Raises:** `DataError` for a position that was not forecast.
 
     ```python
-    from bayeshybrid.reporting.measurements import placed
+    from bayeshybrid.reporting.placing import placed
     model = lambda t, y=None: numpyro.sample("y", dist.Normal(t, 1.0), obs=y)
     ahead = bh.simulate(model, {"t": np.arange(4.0)}, key=0, draws=10)
     found = placed(ahead, {"t": np.array([2.0]), "y": np.array([7.0])})
