@@ -7,18 +7,14 @@ values against what the observation can be. Each message names the argument, the
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC
-from difflib import get_close_matches
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from .columns import ORIGIN, as_numbers, dates, first_cells, is_date, nearest
 from .faults import DataError, ModelError
 
-_SHOWN = 5
-_SECONDS_PER_DAY = 86400.0
-_ORIGIN = "1970-01-01"
 _LARGE, _SMALL, _RANGE = 1e9, 1e-9, 1e12
 
 
@@ -95,19 +91,14 @@ def _check_names(model: Callable[..., Any], data: Mapping[str, Any]) -> None:
     unknown = [name for name in data if name not in named]
     if unknown and not open_ended:
         raise DataError(
-            f"{title} has no argument {unknown[0]!r}{_nearest(unknown[0], named)}; its arguments are "
+            f"{title} has no argument {unknown[0]!r}{nearest(unknown[0], named)}; its arguments are "
             f"{', '.join(named) or 'none'}."
         )
     if lacking:
         raise DataError(
-            f"{title} needs {lacking[0]!r}, which the data lack{_nearest(lacking[0], list(data))}; they hold "
+            f"{title} needs {lacking[0]!r}, which the data lack{nearest(lacking[0], list(data))}; they hold "
             f"{', '.join(map(str, data)) or 'nothing'}."
         )
-
-
-def _nearest(name: Any, known: Iterable[str]) -> str:
-    close = get_close_matches(str(name), [str(k) for k in known], n=1, cutoff=0.5)
-    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def _plain(value: Any) -> Any:
@@ -140,7 +131,7 @@ def _converted(name: str, value: Any) -> Any:
         return _converted_sequence(name, value)
     if not _is_numeric(value) or _is_key(value):
         return value
-    return _converted_array(name, np.asarray(value))
+    return as_numbers(name, np.asarray(value))
 
 
 def _is_key(value: Any) -> bool:
@@ -151,7 +142,7 @@ def _is_key(value: Any) -> bool:
 def _converted_sequence(name: str, values: Sequence[Any]) -> Any:
     array = _as_array(values)
     if array is not None:
-        return _converted_array(name, array)
+        return as_numbers(name, array)
     parts = [_converted(f"{name}[{i}]", part) for i, part in enumerate(values)]
     make: Any = type(values)
     return make(*parts) if hasattr(values, "_fields") else make(parts)
@@ -166,77 +157,9 @@ def _as_array(values: Sequence[Any]) -> np.ndarray | None:
     except ValueError:
         return None
     plain = (int, float, str, bytes, np.generic, type(None))
-    if array.dtype == object and not all(isinstance(v, plain) or _is_date(v) for v in array.ravel()):
+    if array.dtype == object and not all(isinstance(v, plain) or is_date(v) for v in array.ravel()):
         return None
     return array
-
-
-def _is_date(value: Any) -> bool:
-    return hasattr(value, "isoformat")
-
-
-def _converted_array(name: str, array: np.ndarray) -> np.ndarray:
-    if array.dtype == object:
-        array = _unwrapped(name, array)
-    kind = array.dtype.kind
-    if kind in "US":
-        raise DataError(_text_message(name, array, np.ones(array.shape, bool)))
-    if kind == "M":
-        # One origin for all: times of the fit and of a forecast, and of several arguments, must agree.
-        return (array - np.datetime64(_ORIGIN, "D")) / np.timedelta64(1, "s") / _SECONDS_PER_DAY
-    if kind == "m":
-        return array / np.timedelta64(1, "s") / _SECONDS_PER_DAY
-    if kind in "biu":
-        return array
-    if kind == "c":
-        raise DataError(f"{name} holds complex numbers; give real and imaginary parts as two arguments.")
-    if kind != "f" and str(array.dtype) not in ("bfloat16", "float8_e4m3fn"):
-        raise DataError(f"{name} holds entries of type {array.dtype}; give numbers.")
-    return array.astype(np.float64)
-
-
-def _unwrapped(name: str, array: np.ndarray) -> np.ndarray:
-    """An array of Python objects, as a mixed table gives it, as numbers or dates."""
-    array = np.array([np.nan if _is_absent(v) else v for v in array.ravel()], object).reshape(array.shape)
-    text = np.array([isinstance(v, str | bytes) for v in array.ravel()], bool).reshape(array.shape)
-    if text.any():
-        raise DataError(_text_message(name, array, text))
-    if any(_is_date(v) for v in array.ravel()):
-        return _dates(name, array)
-    try:
-        return array.astype(float)
-    except (TypeError, ValueError):
-        raise DataError(
-            f"{name} holds {array.ravel()[0]!r}; give numbers, NaN where there is none."
-        ) from None
-
-
-def _is_absent(value: Any) -> bool:
-    """Whether a table says here that there is nothing: None, or the markers of pandas."""
-    return value is None or type(value).__name__ in ("NAType", "NaTType")
-
-
-def _dates(name: str, array: np.ndarray) -> np.ndarray:
-    """Dates without time zone, or all brought to UTC; gaps are not-a-time."""
-    entries = []
-    for value in array.ravel():
-        if not _is_date(value):
-            if _is_absent(value) or (isinstance(value, float) and np.isnan(value)):
-                entries.append(np.datetime64("NaT"))
-                continue
-            raise DataError(f"{name} mixes dates with {value!r}; give one or the other.")
-        if getattr(value, "tzinfo", None) is not None:
-            value = value.astimezone(UTC).replace(tzinfo=None)
-        entries.append(np.datetime64(value, "us"))
-    return np.array(entries, "datetime64[us]").reshape(array.shape)
-
-
-def _text_message(name: str, array: np.ndarray, where: np.ndarray) -> str:
-    return (
-        f"{name} holds text: {_cells(array, where)}. Give numbers, NaN where there is none; encode classes "
-        "as whole "
-        "numbers, such as np.unique(values, return_inverse=True)[1]."
-    )
 
 
 def _gather_notes(name: str, value: Any, notes: list[str]) -> None:
@@ -255,11 +178,11 @@ def _gather_notes(name: str, value: Any, notes: list[str]) -> None:
     if not _is_numeric(value) or _is_key(value):
         return
     array = np.asarray(value)
-    if array.dtype == object and array.size and any(_is_date(v) for v in array.ravel()):
-        array = _dates(name, array)
+    if array.dtype == object and array.size and any(is_date(v) for v in array.ravel()):
+        array = dates(name, array)
     kind, digits = array.dtype.kind, {2: 3, 4: 7}
     if kind == "M":
-        notes.append(f"{name}: dates became days since {_ORIGIN}")
+        notes.append(f"{name}: dates became days since {ORIGIN}")
     elif kind == "m":
         notes.append(f"{name}: durations became days")
     elif kind == "f" and array.itemsize in digits:
@@ -313,18 +236,18 @@ def check_observation(
     if bad.any():
         raise DataError(
             f"{name}: {int(bad.sum())} of {values.size} values are NaN or infinite: "
-            f"{_cells(values, bad, unit)}. "
+            f"{first_cells(values, bad, unit)}. "
             f"Correct them, or declare them missing: observe({name!r}, ..., missing=True) takes NaN as not "
             "measured."
         )
     if (kinds == -1).any():
         raise DataError(
             f"{name}: the censoring of {int((kinds == -1).sum())} values contradicts itself: "
-            f"{_cells(values, kinds == -1, unit)}. A cell is left, right or interval-censored, one of "
+            f"{first_cells(values, kinds == -1, unit)}. A cell is left, right or interval-censored, one of "
             "them; and "
             "upper must lie above the value, NaN where a cell is not interval-censored."
         )
-    outside = measured & ~in_support
+    outside = measured & ~in_support & (kinds != 4)  # an interval may begin where the support does
     if outside.any():
         raise DataError(_outside_message(name, values, outside, support, unit))
     return [*notes, *_amount(name, int(measured.sum())), *_magnitude(name, values[measured], unit)]
@@ -352,7 +275,7 @@ def _outside_message(
     return (
         f"{name}: {int(outside.sum())} of {values.size} values are {what}outside what the distribution can "
         "give "
-        f"({text}): {_cells(values, outside, unit)}. {mend}"
+        f"({text}): {first_cells(values, outside, unit)}. {mend}"
     )
 
 
@@ -416,22 +339,3 @@ def _magnitude(name: str, values: np.ndarray, unit: str | None) -> list[str]:
             "the logarithm or noise in proportion, such as dist.LogNormal"
         ]
     return []
-
-
-def _cells(values: np.ndarray, where: np.ndarray, unit: str | None = None) -> str:
-    """The first offending cells as `[row, column] = value`."""
-    rows = np.argwhere(where)
-    shown = [
-        (f"[{', '.join(map(str, row))}] = " if row else "") + _shown(values[tuple(row)])
-        for row in rows[:_SHOWN].tolist()
-    ]
-    rest = f" and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else ""
-    return ", ".join(shown) + rest + (f" (in {unit})" if unit and shown else "")
-
-
-def _shown(value: Any) -> str:
-    return (
-        f"{value:.6g}"
-        if isinstance(value, float | np.floating)
-        else repr(getattr(value, "item", lambda: value)())
-    )

@@ -8,6 +8,7 @@ measured.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
@@ -155,9 +156,11 @@ class Measured(dist.Distribution):
         if self.right is not None:
             total = jnp.where(kinds == RIGHT, log_sf(cells, value, kinds == RIGHT), total)
         if self.upper is not None:
-            between = kinds == INTERVAL
-            ends = log_between(cells, value, _aligned(self.upper, value.shape), between)
-            total = jnp.where(between, ends, total)
+            upper = _aligned(self.upper, value.shape)
+            from_the_end = (kinds == INTERVAL) & _at_lower_end(cells.support, value)
+            between = (kinds == INTERVAL) & ~from_the_end
+            total = jnp.where(between, log_between(cells, value, upper, between), total)
+            total = jnp.where(from_the_end, log_cdf(cells, upper, from_the_end), total)
         return jnp.where(kinds == CONTRADICTION, -jnp.inf, total)
 
 
@@ -176,6 +179,12 @@ def _cells(base: dist.Distribution) -> dist.Distribution:
     return base
 
 
+def _at_lower_end(support: Any, value: Array) -> Bool[Array, "..."]:
+    """Where the support ends, so that an interval from here, such as 0 to a limit, is all below its upper end."""
+    lowest = getattr(support, "lower_bound", -jnp.inf)
+    return value <= _aligned(jnp.asarray(lowest), value.shape)
+
+
 def _feasible(base: Any, value: Array) -> Array:
     """A value inside the support for every cell, to stand where nothing was measured."""
     try:
@@ -188,10 +197,11 @@ def _feasible(base: Any, value: Array) -> Array:
 def observe(
     name: str,
     distribution: dist.Distribution,
-    obs: ArrayLike | None = None,
+    obs: ArrayLike | Mapping[str, ArrayLike] | None = None,
     *,
     unit: str | None = None,
     labels: tuple[str, ...] | None = None,
+    across: str | None = None,
     missing: bool | ArrayLike | None = None,
     left: ArrayLike | None = None,
     right: ArrayLike | None = None,
@@ -203,9 +213,11 @@ def observe(
 
     - `name`: name of the observation, in forecasts too.
     - `distribution`: its distribution given the model, noise included.
-    - `obs`: the data, `None` where they are to be forecast.
+    - `obs`: the data, `None` where they are to be forecast. A mapping with `"values"` and any of `"missing"`,
+      `"left"`, `"right"`, `"upper"`, as `bh.measurements` gives it, holds the marks below too.
     - `unit`: unit of the data.
     - `labels`: names along the last axis of the data.
+    - `across`: what the leading axis of the data counts, such as `"subject"`.
     - `missing`: `True` if NaN cells were not measured, or a boolean array of the data's shape.
     - `left`, `right`: boolean arrays: the quantity lies below (above) the value in `obs`.
     - `upper`: array, NaN where not interval-censored, else the quantity lies between `obs` and `upper`.
@@ -215,8 +227,9 @@ def observe(
     **Returns:** the data, missing cells filled with a value of the support that has no influence; without
     `obs` a draw.
 
-    **Raises:** `ModelError` for labels that do not count up; `DataError` for data whose shape the
-    distribution would enlarge, such as `(N,)` against `(N, 1)`, or masks of another shape.
+    **Raises:** `ModelError` for labels that do not count up, `across` without an axis to count, or marks beside
+    a mapping that holds them; `DataError` for data whose shape the distribution would enlarge, such as `(N,)`
+    against `(N, 1)`, masks of another shape, or a mapping with other entries.
 
     ```python
     def model(y=None):
@@ -227,40 +240,71 @@ def observe(
     ```
     """
     labels = None if labels is None else tuple(map(str, labels))
-    tag = sites.Tag(name, unit=unit, labels=labels or (), kind="observation")
+    tag = sites.Tag(name, unit=unit, labels=labels or (), kind="observation", across=across)
     infer = sites.mapping(tag)
-    if obs is None:
-        _check_labels(name, labels, distribution.shape())
-        return numpyro.sample(name, distribution, infer=infer)
-    shape = jnp.shape(obs)
-    _check_labels(name, labels, shape)
-    _check_shapes(name, shape, distribution)
     marks = {"missing": missing, "left": left, "right": right, "upper": upper}
+    if isinstance(obs, Mapping):
+        obs, marks = _unpacked(name, obs, marks)
+    shape = distribution.shape() if obs is None else jnp.shape(obs)
+    _check_axes(name, labels, across, shape)
+    if obs is None:
+        return numpyro.sample(name, distribution, infer=infer)
+    _check_shapes(name, shape, distribution)
     if all(mark is None or mark is False for mark in marks.values()):
         return numpyro.sample(name, distribution, obs=obs, infer=infer)
-    obs = jnp.asarray(obs)
+    measured, obs = _with_marks(name, distribution, jnp.asarray(obs), marks)
+    return numpyro.sample(name, measured, obs=obs, infer=infer)
+
+
+def _unpacked(name: str, obs: Mapping[str, Any], marks: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The values of a mapping and the marks that stand in it."""
+    beside = [key for key, mark in marks.items() if mark is not None and mark is not False]
+    if beside:
+        raise ModelError(
+            f"observe({name!r}): {beside[0]}= stands beside a mapping of data, which holds its own marks: put it "
+            f'there, obs={{"values": ..., "{beside[0]}": ...}}'
+        )
+    unknown = [key for key in obs if key not in ("values", *marks)]
+    if unknown or "values" not in obs:
+        what = f"holds {unknown[0]!r}" if unknown else "lacks 'values'"
+        raise DataError(
+            f"observe({name!r}): the mapping of data {what}; its entries are 'values' and any of "
+            f"{', '.join(map(repr, marks))}"
+        )
+    return obs["values"], {key: obs.get(key) for key in marks}
+
+
+def _with_marks(
+    name: str, distribution: dist.Distribution, obs: Array, marks: dict[str, Any]
+) -> tuple[Measured, Array]:
+    """The distribution that heeds the marks, and the data with what is missing filled."""
     own = len(_cells(distribution).event_shape)
-    if missing is True:
+    if marks["missing"] is True:
         gaps = jnp.isnan(obs)
-        marks["missing"] = jnp.all(gaps, axis=tuple(range(-own, 0))) if own else gaps
-    elif missing is False:
-        marks["missing"] = None
-    _check_marks(name, shape[: len(shape) - own], marks)
+        marks = {**marks, "missing": jnp.all(gaps, axis=tuple(range(-own, 0))) if own else gaps}
+    elif marks["missing"] is False:
+        marks = {**marks, "missing": None}
+    _check_marks(name, obs.shape[: obs.ndim - own], marks)
     measured = Measured(distribution, **marks)
     if marks["missing"] is not None:
         gaps = measured.kinds(obs) == MISSING
         gaps = gaps.reshape(gaps.shape + (1,) * own)
         obs = jnp.where(gaps, _feasible(distribution, obs), obs)
-    return numpyro.sample(name, measured, obs=obs, infer=infer)
+    return measured, obs
 
 
-def _check_labels(name: str, labels: tuple[str, ...] | None, shape: tuple[int, ...]) -> None:
+def _check_axes(
+    name: str, labels: tuple[str, ...] | None, across: str | None, shape: tuple[int, ...]
+) -> None:
     entries = shape[-1] if shape else 1
     if labels and len(labels) != entries:
         raise ModelError(
-            f"observe({name!r}): {len(labels)} labels {labels} for {entries} entries along the last axis "
-            "of shape "
+            f"observe({name!r}): {len(labels)} labels {labels} for {entries} entries along the last axis of shape "
             f"{shape}."
+        )
+    if across is not None and not shape and not _plates():
+        raise ModelError(
+            f"observe({name!r}): across={across!r} says what the leading axis counts, but there is one value only."
         )
 
 

@@ -245,6 +245,23 @@ def test_plates_count_in_the_comparison_of_shapes():
     [
         (lambda: observe("y", dist.Normal(), obs=np.zeros(3), left=yes([True])), DataError, "left has shape"),
         (lambda: observe("y", dist.Normal(), obs=np.zeros((3, 2)), labels=("a",)), ModelError, "1 labels"),
+        (lambda: observe("y", dist.Normal(), obs=1.0, across="site"), ModelError, "one value only"),
+        (
+            lambda: observe("y", dist.Normal(), obs={"values": yes([1.0])}, left=yes([True])),
+            ModelError,
+            "left= stands beside a mapping of data",
+        ),
+        (
+            lambda: observe("y", dist.Normal(), obs={"values": yes([1.0]), "below": yes([True])}),
+            DataError,
+            "the mapping of data holds 'below'; its entries are 'values' and any of 'missing', 'left', 'right', 'upper'",
+        ),
+        (lambda: observe("y", dist.Normal(), obs={"missing": yes([True])}), DataError, "lacks 'values'"),
+        (
+            lambda: observe("y", dist.Normal(), obs={"values": np.zeros(3), "missing": yes([True])}),
+            DataError,
+            "missing has shape",
+        ),
         (
             lambda: observe("y", dist.VonMises(0.0, 1.0), obs=np.zeros(1), upper=yes([1.0])),
             ModelError,
@@ -255,6 +272,35 @@ def test_plates_count_in_the_comparison_of_shapes():
 def test_what_cannot_be_meant_is_refused(statement, error, message):
     with pytest.raises(error, match=message):
         density_of(statement)
+
+
+def test_a_mapping_says_what_the_marks_beside_it_would_say():
+    apart = site_of(
+        lambda: observe("y", dist.LogNormal(0.1, 0.5), obs=VALUES, **{**MARKS, "missing": np.isnan(VALUES)})
+    )
+    joint = {"values": VALUES, **MARKS, "missing": np.isnan(VALUES)}
+    together = site_of(lambda: observe("y", dist.LogNormal(0.1, 0.5), obs=joint, across="subject"))
+    np.testing.assert_array_equal(together["value"], apart["value"])
+    np.testing.assert_array_equal(
+        together["fn"].log_prob(together["value"]), apart["fn"].log_prob(apart["value"])
+    )
+    assert sites.read(together) == sites.Tag("y", kind="observation", across="subject")
+    bare = site_of(lambda: observe("y", dist.Normal(), obs={"values": np.zeros(3)}))
+    assert isinstance(bare["fn"], dist.Normal)
+
+
+def test_an_interval_may_begin_where_the_support_does():
+    """Between nothing and the limit is what below the limit means for a quantity that is positive."""
+
+    def density(center, spread):
+        between = Measured(dist.LogNormal(center, spread), upper=yes([0.4]))
+        return between.log_prob(yes([0.0]))[0]
+
+    value, slopes = jax.value_and_grad(density, (0, 1))(-0.3, 0.7)
+    np.testing.assert_allclose(value, scipy_stats.lognorm(0.7, scale=np.exp(-0.3)).logcdf(0.4))
+    below = Measured(dist.LogNormal(-0.3, 0.7), left=yes([True])).log_prob(yes([0.4]))[0]
+    np.testing.assert_allclose(value, below)
+    assert np.isfinite(slopes).all()
 
 
 def test_single_precision_stays_single():
