@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,12 +10,17 @@ import numpy as np
 
 from bayeshybrid.forecast import Forecast, Quantity
 from bayeshybrid.moments import is_category
+from bayeshybrid.observation import EXACT, MISSING
+from bayeshybrid.prediction_errors import PredictionErrors, UnitScores, prediction_errors
 from bayeshybrid.survey import ask
 from bayeshybrid.target import Target
 from bayeshybrid.tracing import abstract
+from bayeshybrid.visual_predictive import VisualCheck, visual_check
 
 MASS = 0.9
 UNLIKELY = 0.025
+FEW = 5
+PARTS = ("observed", "residuals", "inside", "probabilities", "censored", "errors", "units", "kinds", "values")
 STATISTICS: dict[str, Callable[..., Any]] = {
     "mean": np.mean,
     "sd": np.std,
@@ -43,6 +48,14 @@ class FitCheck:
       the data one by one, because without them it draws a single value.
     - `censored`: site to the number of censored cells. They are left out above, so the rest is a selection: with
       many of them residuals lean to the side that could be measured.
+    - `errors`: site to `PredictionErrors`, the data as normal scores of the replicated data, decorrelated within
+      each unit (the leading axis of a site with `across=`; else the whole site is one unit). None for classes,
+      and where the model does not draw the data one by one.
+    - `new`: what was drawn anew in the replicated data, such as `("subject",)`; without it units keep what was
+      inferred of them.
+    - `units`: site to the names of its units, such as `"subject 5"`; `kinds`: what is known of each cell (0
+      exact, 1 missing, 2 below, 3 above, 4 between); `values`: the data as given, a limit where censored;
+      `inputs`: the model's arguments without the observations.
 
     The data were used in the fit, so all of this is in sample: it can show misfit, not predictive skill.
 
@@ -59,6 +72,38 @@ class FitCheck:
     inside: dict[str, tuple[int, int]]
     probabilities: dict[str, dict[str, float]]
     censored: dict[str, int] = field(default_factory=dict)
+    errors: dict[str, PredictionErrors] = field(default_factory=dict)
+    new: tuple[str, ...] = ()
+    units: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    kinds: dict[str, np.ndarray] = field(default_factory=dict)
+    values: dict[str, np.ndarray] = field(default_factory=dict)
+    inputs: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def scores(self) -> dict[str, np.ndarray]:
+        """Normalised prediction distribution errors, shaped like the data; NaN where there are none."""
+        nothing = {name: np.full(np.shape(data), np.nan) for name, data in self.observed.items()}
+        return nothing | {name: found.scores for name, found in self.errors.items()}
+
+    @property
+    def by_unit(self) -> dict[str, tuple[UnitScores, ...]]:
+        """The scores of each unit of each site, summed up; no rows for sites without units."""
+        return {name: self.errors[name].units if name in self.errors else () for name in self.observed}
+
+    def by_time(self, time: str, site: str | None = None, **settings: Any) -> VisualCheck:
+        """The visual predictive check as figures: quantiles of data and replicated data, by time.
+
+        **Arguments:** as for `bayeshybrid.visual_predictive.visual_check`. Make the check with
+        `posterior.check(key=, new=("subject",))`, so that the replicated units are drawn anew.
+
+        ```python
+        model = lambda t, y=None: numpyro.sample("y", dist.Normal(numpyro.sample("x", dist.Normal()) * t, 1.0), obs=y)
+        data = {"t": np.arange(8.0), "y": np.arange(8.0)}
+        check = bh.infer(model, data, bh.NUTS(draws=100, warmup=100), key=0).check(key=1)
+        assert check.by_time("t", bins=2).observed.shape == (2, 3)
+        ```
+        """
+        return visual_check(self, time, site, **settings)
 
     def __str__(self) -> str:
         lines = []
@@ -71,10 +116,14 @@ class FitCheck:
                 f"; {left_out} censored values are left out, so the rest is a selection" if left_out else ""
             )
             lines.append(f"{name}: {found}{told}{rest}")
+            if name in self.errors and self.errors[name].overall.count >= FEW:
+                lines += [f"  {line}" for line in str(self.errors[name]).split("\n")]
+        if self.new:
+            lines.append(f"replicated data are of {', '.join(self.new)} drawn anew")
         return "\n".join(lines)
 
 
-def check_fit(target: Target, draws: np.ndarray, forecast: Forecast) -> FitCheck:
+def check_fit(target: Target, draws: np.ndarray, forecast: Forecast, new: Sequence[str] = ()) -> FitCheck:
     """Compare the data of a target with a forecast at the inputs of the fit; see `Posterior.check`.
 
     **Arguments:**
@@ -82,6 +131,7 @@ def check_fit(target: Target, draws: np.ndarray, forecast: Forecast) -> FitCheck
     - `target`: the model and its data.
     - `draws`: unconstrained posterior draws `(n, size)`, of which the first is used to read the data.
     - `forecast`: draws of the observed sites at the inputs of the fit.
+    - `new`: what the forecast drew anew.
 
     **Returns:** a `FitCheck`.
 
@@ -93,31 +143,62 @@ def check_fit(target: Target, draws: np.ndarray, forecast: Forecast) -> FitCheck
     ```
     """
     told = ask(target, draws[:1], ["kinds", "data"])
-    classes = _classes(target, draws[0])
-    observed, residuals, inside, probabilities, censored = {}, {}, {}, {}, {}
-    for name, replicated in forecast.observed.items():
-        (values,), (kinds,) = told["data"][name], told["kinds"][name]
-        kinds = np.broadcast_to(kinds.reshape(kinds.shape + (1,) * (values.ndim - kinds.ndim)), values.shape)
-        exact = kinds == 0
-        data = np.where(exact, values, np.nan)
-        compare = _compare_classes if name in classes else _compare_numbers
-        residuals[name], within = compare(data, replicated)
-        observed[name] = data
-        inside[name] = (int(within[exact].sum()), int(exact.sum()))
-        probabilities[name] = _probabilities(data, exact, replicated, name in classes)
-        censored[name] = int(np.sum(kinds > 1))
-    return FitCheck(observed, dict(forecast.observed), residuals, inside, probabilities, censored)
+    natures = _natures(target, draws[0])
+    found: dict[str, dict[str, Any]] = {part: {} for part in PARTS}
+    for site in target.layout.observed:
+        if site.name in forecast.observed:
+            (values,), (kinds,) = told["data"][site.name], told["kinds"][site.name]
+            units = _units(target, site, np.shape(values))
+            parts = _check_site(values, kinds, forecast.observed[site.name], natures[site.name], units, new)
+            for part, value in parts.items():
+                found[part][site.name] = value
+    return FitCheck(**found, replicated=dict(forecast.observed), new=tuple(new), inputs=dict(forecast.inputs))
 
 
-def _classes(target, q):
-    """Observed sites whose values are the numbers of classes."""
+def _check_site(values, kinds, replicated, nature, units, new):
+    """The parts of a check that belong to one site."""
+    kinds = np.broadcast_to(kinds.reshape(kinds.shape + (1,) * (values.ndim - kinds.ndim)), values.shape)
+    exact = (kinds == EXACT) & ~np.isnan(values)
+    data = np.where(exact, values, np.nan)
+    classes = nature == "classes"
+    residuals, within = (_compare_classes if classes else _compare_numbers)(data, replicated)
+    parts = {
+        "observed": data,
+        "residuals": residuals,
+        "inside": (int(within[exact].sum()), int(exact.sum())),
+        "probabilities": _probabilities(data, exact, replicated, classes),
+        "censored": int(np.sum(kinds > 1)),
+        "units": units or (),
+        "kinds": np.where(exact | (kinds != EXACT), kinds, MISSING),
+        "values": values,
+    }
+    if not classes and replicated.draws.shape[1:] == data.shape:
+        settings = {"inside": within, "discrete": nature == "counts", "refitted": not new}
+        parts["errors"] = prediction_errors(data, replicated.draws, units, **settings)
+    return parts
+
+
+def _natures(target, q):
+    """Observed sites and whether their values are numbers, counts or the numbers of classes."""
 
     def look(q):
         found = target.run_at(q)
-        names = [site.name for site in target.layout.observed]
-        return {name for name in names if is_category(found.sites[name]["fn"])}
+        noise = {site.name: found.sites[site.name]["fn"] for site in target.layout.observed}
+        return {
+            name: "classes" if is_category(one) else "counts" if one.is_discrete else "numbers"
+            for name, one in noise.items()
+        }
 
     return abstract(look, q)
+
+
+def _units(target, site, shape):
+    """The names of the units along the leading axis of a site, `None` where it counts no units."""
+    across = site.tag.across
+    if across is None or not shape:
+        return None
+    labels = getattr(target, "labels", {}).get(across) or tuple(map(str, range(shape[0])))
+    return tuple(f"{across} {label}" for label in labels)
 
 
 def _compare_numbers(data, replicated):
