@@ -148,13 +148,15 @@ class Posterior:
             origin = Origin(self._flat[chosen], chain[chosen], self.method, self.verdict)
             return forecast_draws(self.target, values, given, as_key(key), new, replicates, origin=origin)
 
-    def check(self, *, key: Any, draws: int | None = 1000) -> FitCheck:
+    def check(self, *, key: Any, draws: int | None = 1000, new: Sequence[str] = ()) -> FitCheck:
         """The data beside replicated data, with residuals: does this model describe what was measured?
 
         **Arguments:**
 
         - `key`: an integer or a JAX key.
-        - `draws`: how many posterior draws are replicated.
+        - `draws`: how many posterior draws are replicated, each once.
+        - `new`: as for `predict`: with `("subject",)` the replicated subjects are drawn anew from the population,
+          as the visual predictive check (`FitCheck.by_time`) wants it; else they keep what was inferred of them.
 
         **Returns:** a `FitCheck`.
 
@@ -164,9 +166,9 @@ class Posterior:
         assert abs(posterior.check(key=1).residuals["y"] - 1.0) < 0.3
         ```
         """
-        forecast = self.predict(key=key, draws=draws)
+        forecast = self.predict(key=key, draws=draws, new=new, replicates=1)
         with configuration.scope():
-            return check_fit(self.target, self._flat[self._chosen(draws)], forecast)
+            return check_fit(self.target, self._flat[:1], forecast, new)
 
     def log_likelihood(self) -> dict[str, np.ndarray]:
         """Log probability of each observation at each draw, by observed site, `(chain, draw, ...)`."""
