@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["effective_sample_size", "mean_error", "rhat"]
+__all__ = ["effective_sample_size", "mean_error", "mean_size", "rhat"]
 
 
 def effective_sample_size(draws: np.ndarray) -> float:
@@ -64,6 +64,20 @@ def mean_error(draws: np.ndarray) -> float:
     from arviz_stats.base import array_stats
 
     return _number(array_stats.mcse(draws, method="mean")) if _varies(draws) else float("nan")
+
+
+def mean_size(draws: np.ndarray) -> float:
+    """How many independent draws `(chain, draw)` are worth for their mean; NaN for a constant quantity.
+
+    ```python
+    from bayeshybrid.diagnostics import mean_size
+    independent = np.random.default_rng(0).standard_normal((4, 500))
+    assert 1500 < mean_size(independent) < 3000
+    ```
+    """
+    from arviz_stats.base import array_stats
+
+    return _number(array_stats.ess(draws, method="mean")) if _varies(draws) else float("nan")
 
 
 def _varies(draws):

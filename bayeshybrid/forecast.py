@@ -6,29 +6,35 @@ anew from its conditional prior (aleatoric, like the observation itself).
 
 from __future__ import annotations
 
-import difflib
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from bayeshybrid import configuration
+from bayeshybrid.carrying import Plan, plan
 from bayeshybrid.data import check_arguments
 from bayeshybrid.faults import ModelError
-from bayeshybrid.layout import Latent, Layout, latent_sites, split_arguments
+from bayeshybrid.intervention import intervention
+from bayeshybrid.layout import latent_sites, split_arguments
+from bayeshybrid.quantities import Part, Probability, Quantity, probability
 from bayeshybrid.survey import in_batches
-from bayeshybrid.target import Target
+from bayeshybrid.target import Target, labels_of
 from bayeshybrid.verdict import Verdict
+
+if TYPE_CHECKING:
+    from bayeshybrid.contrast import Contrast
+    from bayeshybrid.extrapolation import Asked
 
 REPLICATES = 8
 FEW = 1e-3
 
-__all__ = ["Forecast", "Origin", "Part", "Quantity", "forecast_draws"]
+__all__ = ["Forecast", "Origin", "Part", "Probability", "Quantity", "forecast_draws", "probability"]
 
 
 @dataclass(frozen=True)
@@ -47,81 +53,6 @@ class Origin:
 
 
 @dataclass(frozen=True)
-class Quantity:
-    """One quantity of a forecast as draws, with the names and unit of its entries.
-
-    - `draws`: `(draw, ...)`, equally weighted.
-    - `labels`: names along the last axis; `unit`: as the model stated it.
-
-    ```python
-    from bayeshybrid.forecast import Quantity
-    q = Quantity("y", np.arange(101.0))
-    assert np.allclose(q.interval(0.9), [5.0, 95.0])
-    ```
-    """
-
-    name: str
-    draws: np.ndarray
-    labels: tuple[str, ...] = ()
-    unit: str | None = None
-
-    @property
-    def mean(self) -> np.ndarray:
-        """Mean over draws, element by element."""
-        return self.draws.mean(axis=0)
-
-    @property
-    def sd(self) -> np.ndarray:
-        """Standard deviation over draws (ddof 0: the forecast is the equal mixture of its draws)."""
-        return self.draws.std(axis=0)
-
-    def quantile(self, level: float | Sequence[float]) -> np.ndarray:
-        """Quantiles over draws; several levels come back along the first axis."""
-        return np.quantile(self.draws, level, axis=0)
-
-    def interval(self, mass: float = 0.9) -> np.ndarray:
-        """Lower and upper end of the central interval that holds `mass`, along the first axis."""
-        if not 0 < mass < 1:
-            raise ValueError(f"interval(mass={mass}): write a share between 0 and 1, such as 0.9")
-        return self.quantile([(1 - mass) / 2, (1 + mass) / 2])
-
-
-class Part(Mapping[str, np.ndarray]):
-    """One part of the variance of each observed site; `.sd` its root, `.share` its share of the total.
-
-    ```python
-    from bayeshybrid.forecast import Part
-    part = Part({"y": np.array([4.0])}, {"y": np.array([16.0])})
-    assert part["y"][0] == 4.0 and part.sd["y"][0] == 2.0 and part.share["y"][0] == 0.25
-    ```
-    """
-
-    def __init__(self, values: Mapping[str, np.ndarray], total: Mapping[str, np.ndarray]) -> None:
-        self._values = dict(values)
-        self._total = dict(total)
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        return self._values[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    @property
-    def sd(self) -> dict[str, np.ndarray]:
-        """Its square root, in the unit of the observation."""
-        return {name: np.sqrt(value) for name, value in self._values.items()}
-
-    @property
-    def share(self) -> dict[str, np.ndarray]:
-        """Its share of the total variance, between 0 and 1; NaN where there is no variance."""
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return {name: value / self._total[name] for name, value in self._values.items()}
-
-
-@dataclass(frozen=True)
 class Forecast:
     """A predictive distribution at given inputs: observed and latent, never mixed.
 
@@ -129,11 +60,15 @@ class Forecast:
     - `latent`: where the state, the derived quantities and the unknowns are, by name.
     - `aleatoric`: variance that would remain if every unknown were known; `epistemic`: what more data would
       shrink; `total` their sum. For categories these are entropies, in nats.
-    - `inputs`: what was asked. `carried`, `continued`, `drawn_anew`: what became of each unknown.
+    - `inputs`: what was asked. `carried`, `continued`, `drawn_anew`: what became of each unknown; `changed`:
+      what was set from outside. `labels`: names of the units, by what they are.
     - `failures`: draws dropped because a solve failed, of `asked`; `remarks`: what a reader must know.
     - `conditional`: observed site to the conditional means and variances, `(draw, replicate, ...)`.
-    - `target`, `origin`: the model and its data, and the posterior that was forecast from; no origin where the
-      draws are those of the prior.
+    - `kept`: which of the draws asked for these are, `(draw,)`; `key`: the key that they were drawn with.
+    - `target`, `origin`: the model (with its changes) and its data, and the posterior that was forecast from; no
+      origin where the draws are those of the prior.
+
+    `forecast - baseline` pairs the draws of two forecasts of one posterior: see `Contrast`.
 
     ```python
     model = lambda y=None: numpyro.sample("y", dist.Normal(numpyro.sample("x", dist.Normal()), 2.0), obs=y)
@@ -157,7 +92,23 @@ class Forecast:
     conditional: dict[str, tuple[np.ndarray, np.ndarray]]
     replicates: int
     target: Target
+    kept: np.ndarray
+    key: Any
+    labels: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    changed: tuple[str, ...] = ()
     origin: Origin | None = None
+
+    def __sub__(self, baseline: Forecast) -> Contrast:
+        from bayeshybrid.contrast import contrast
+
+        return contrast(self, baseline)
+
+    @cached_property
+    def extrapolation(self) -> dict[str, Asked]:
+        """By network, how far this forecast leads it out of what it was asked in the fit."""
+        from bayeshybrid.extrapolation import questions
+
+        return questions(self)
 
     @property
     def failed_share(self) -> float:
@@ -185,6 +136,35 @@ class Forecast:
         assert 0.6 < peak.mean < 1.1
         ```
         """
+        return Quantity(name or getattr(function, "__name__", "function"), self._each(function), unit=unit)
+
+    def probability(self, function: Callable[..., Any]) -> Probability:
+        """The probability of an event, with the error that the finite number of draws leaves.
+
+        **Arguments:**
+
+        - `function`: as for `of`; true where the event happens, for one draw of each quantity that its parameters
+          name. A latent quantity gives the probability for the state, an observed site that for a measurement.
+
+        **Returns:** a `Probability`; arrays where the function gives arrays.
+
+        ```python
+        model = lambda y=None: numpyro.sample("y", dist.Normal(jnp.zeros(3), 1.0), obs=y)
+        found = bh.simulate(model, {}, key=0, draws=4000).probability(lambda y: y[0] > 0)
+        assert abs(found.value - 0.5) < 4 * found.error
+        ```
+        """
+        happened = self._each(function)
+        if happened.dtype != bool:
+            raise ModelError(
+                f"probability(): the function gives {happened.dtype} numbers; write a comparison, such as "
+                "lambda y: y.max() > 5"
+            )
+        chain = np.zeros(len(self.kept), int) if self.origin is None else self.origin.chain
+        return probability(happened.reshape(len(self.kept), -1, *happened.shape[1:]), chain)
+
+    def _each(self, function):
+        """What a function gives of each draw of the quantities that its parameters name."""
         known = {**self.latent, **self.observed}
         wanted = list(inspect.signature(function).parameters)
         for parameter in wanted:
@@ -196,16 +176,20 @@ class Forecast:
         arrays = [known[parameter].draws for parameter in wanted]
         with configuration.scope():
             try:
-                drawn = np.asarray(jax.vmap(function)(*map(jnp.asarray, arrays)))
+                return np.asarray(jax.vmap(function)(*map(jnp.asarray, arrays)))
             except jax.errors.JAXTypeError:  # the function is written for NumPy
-                drawn = np.stack([np.asarray(function(*row)) for row in zip(*arrays, strict=True)])
-        return Quantity(name or getattr(function, "__name__", "function"), drawn, unit=unit)
+                return np.stack([np.asarray(function(*row)) for row in zip(*arrays, strict=True)])
 
     def __str__(self) -> str:
         lines = [f"forecast of {', '.join(self.observed) or 'nothing observed'} from {self.asked} draws"]
         for site in self.observed:
             share = np.nanmean(self.epistemic.share[site])
             lines.append(f"  {site}: {100 * share:.0f} % of the variance is what we do not know, on average")
+        lines += [
+            f"  {name}: {100 * asked.outside:.0f} % of what this network is asked lies outside what it saw in the fit"
+            for name, asked in self.extrapolation.items()
+            if asked.outside > 0
+        ]
         return "\n".join([*lines, *(f"  remark: {remark}" for remark in self.remarks)])
 
 
@@ -218,19 +202,25 @@ def forecast_draws(
     replicates: int | None = None,
     count: int | None = None,
     origin: Origin | None = None,
+    change: Mapping[str, Any] | None = None,
 ) -> Forecast:
     """The forecast at `inputs` from draws of the unknowns; with no draws, from `count` draws of the prior.
 
     See `Posterior.predict` and `simulate`, which are its doors.
     """
+    acts = intervention(change, target.layout, _bare(target, inputs))
+    labels = {**target.labels, **dict(labels_of(inputs))}
+    inputs = acts.of_inputs(dict(inputs))
+    target = target.modelled(acts.of_model(target.model))
     arrays, fixed, checked = _inputs(target, inputs)
     sites = latent_sites(target.model, arrays, fixed)
     observed = {site.name for site in target.layout.observed}
-    plan = _plan(target, sites, {**arrays, **checked}, new) if draws else _Plan((), (), tuple(sites))
-    repeated = [name for name in (*plan.continued, *plan.drawn_anew) if name not in observed]
+    fate = plan(target, sites, {**arrays, **checked}, new) if draws else Plan((), (), tuple(sites))
+    _refuse_redrawn(acts, fate)
+    repeated = [name for name in (*fate.continued, *fate.drawn_anew) if name not in observed]
     k = replicates or (REPLICATES if repeated and draws else 1)
     asked = len(next(iter(draws.values()))) if draws else int(count or 1000)
-    carried = {name: draws[name] for name in (*plan.carried, *plan.continued)}
+    carried = acts.of_draws({name: draws[name] for name in (*fate.carried, *fate.continued)})
     keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(asked))
     program = partial(_outcomes, target, tuple(sorted(fixed.items())), k, arrays)
     outcome = in_batches(program, (carried, np.asarray(jax.vmap(jax.random.key_data)(keys))))
@@ -247,15 +237,21 @@ def forecast_draws(
             f"{failures} of {asked} draws failed to solve and were left out ({why}): "
             "the forecast is the one given that the model can be solved"
         )
-    found = _forecast(target, outcome, dict(inputs), plan, (asked, failures, k), remarks)
-    return replace(found, origin=origin)
+    found = _forecast(target, outcome, dict(inputs), fate, (asked, failures, k), remarks)
+    told = {"labels": labels, "changed": tuple(change or ()), "kept": np.flatnonzero(good), "key": key}
+    return replace(found, origin=origin, **told)
 
 
-@dataclass(frozen=True)
-class _Plan:
-    carried: tuple[str, ...]
-    continued: tuple[str, ...]
-    drawn_anew: tuple[str, ...]
+def _refuse_redrawn(acts, fate):
+    both = sorted(set(acts.unknowns) & {*fate.drawn_anew, *fate.continued})
+    if both:
+        raise ModelError(
+            f"{both[0]!r} is drawn anew here, so there is no inferred value to change: change what is derived from it"
+        )
+
+
+def _bare(target, inputs):
+    return {k: v for k, v in inputs.items() if k not in target.layout.observation_arguments}
 
 
 def _inputs(target, inputs):
@@ -266,81 +262,9 @@ def _inputs(target, inputs):
             f"this model always observes {', '.join(sorted(always))}, so it cannot be asked what it expects: give "
             "the argument that carries the observation the default None, as in `def model(x, y=None)`"
         )
-    bare = {k: v for k, v in inputs.items() if k not in target.layout.observation_arguments}
-    checked = check_arguments(target.model, bare)
+    checked = check_arguments(target.model, _bare(target, inputs))
     arrays, fixed, _ = split_arguments(target.model, checked)
     return arrays, fixed, checked
-
-
-def _plan(target, sites, inputs, new):
-    """What becomes of each unknown: carried, continued beyond its end, or drawn anew."""
-    layout: Layout = target.layout
-    plates = {plate for site in layout.latent for plate, _ in site.plates}
-    names = {site.name for site in layout.latent}
-    for name in new:
-        if name not in names | plates:
-            nearest = difflib.get_close_matches(name, [*names, *plates], 1)
-            hint = (
-                f": did you mean {nearest[0]!r}?"
-                if nearest
-                else f": there are {', '.join(sorted(names | plates))}"
-            )
-            raise ModelError(f"new={name!r} is neither an unknown nor a plate of this model{hint}")
-    carried, continued, anew = [], [], []
-    for site in layout.latent:
-        if site.name not in sites:
-            continue
-        if site.name in new or any(plate in new for plate, _ in site.plates):
-            anew.append(site.name)
-        elif sites[site.name].shape == site.shape:
-            carried.append(site.name)
-        elif _grows(site, sites[site.name]) and _extends(target, inputs, site, sites[site.name]):
-            continued.append(site.name)
-        else:
-            raise _shape_error(site, sites[site.name])
-    observed = {site.name for site in layout.observed}
-    anew += [name for name in sites if name not in names and name not in observed]
-    return _Plan(tuple(carried), tuple(continued), tuple(anew))
-
-
-def _grows(site: Latent, now: Latent):
-    """Whether the site is longer along one axis of independent entries and otherwise the same."""
-    if len(site.shape) != len(now.shape):
-        return False
-    changed = [axis for axis, (a, b) in enumerate(zip(site.shape, now.shape, strict=True)) if a != b]
-    return (
-        len(changed) == 1
-        and now.shape[changed[0]] > site.shape[changed[0]]
-        and changed[0] < len(site.shape) - site.event_dim
-    )
-
-
-def _extends(target, inputs, site, now):
-    """Whether the inputs begin with those of the fit and have grown by as much as the site."""
-    growth = sum(now.shape) - sum(site.shape)
-    before = target.inputs()
-    grown = False
-    for name, value in inputs.items():
-        old, value = np.asarray(before.get(name)), np.asarray(value)
-        if old.shape == value.shape:
-            continue
-        if old.ndim != value.ndim or any(a > b for a, b in zip(old.shape, value.shape, strict=True)):
-            return False
-        head = value[tuple(slice(0, n) for n in old.shape)]
-        if not np.array_equal(head, old):
-            return False
-        grown |= sum(value.shape) - sum(old.shape) == growth
-    return grown
-
-
-def _shape_error(site, now):
-    plates = [plate for plate, _ in site.plates]
-    names = ", ".join(repr(name) for name in (site.name, *plates))
-    return ModelError(
-        f"at these inputs {site.name!r} has shape {now.shape}, in the fit it had {site.shape}, and nothing says what "
-        f"becomes of the posterior draws: name it or its plate in new=(...) ({names}) to draw it anew, or give inputs "
-        "that begin with those of the fit to continue it"
-    )
 
 
 @partial(jax.jit, static_argnums=(1, 2), compiler_options=configuration.compile_options())
@@ -371,7 +295,7 @@ def _sound(outcome, asked):
     return solved & finite, "; ".join(why)
 
 
-def _forecast(target, outcome, inputs, plan, counts, remarks):
+def _forecast(target, outcome, inputs, fate, counts, remarks):
     asked, failures, replicates = counts
     tags = {site.name: site.tag for site in (*target.layout.latent, *target.layout.observed)}
     tags |= {site.name: site.tag for site in target.layout.deterministic if site.tag is not None}
@@ -380,7 +304,9 @@ def _forecast(target, outcome, inputs, plan, counts, remarks):
     def quantity(name, values):
         said = solves.get(name) or tags.get(name)
         flat = values.reshape(-1, *values.shape[2:])
-        return Quantity(name, flat, said.labels if said else (), said.unit if said else None)
+        if said is None:
+            return Quantity(name, flat)
+        return Quantity(name, flat, said.labels, said.unit, said.across)
 
     splits = {name: _split(m) for name, m in outcome.moments.items()}
     aleatoric, epistemic = ({name: split[i] for name, split in splits.items()} for i in (0, 1))
@@ -392,15 +318,17 @@ def _forecast(target, outcome, inputs, plan, counts, remarks):
         epistemic=Part(epistemic, total),
         total=Part(total, total),
         inputs=inputs,
-        carried=plan.carried,
-        continued=plan.continued,
-        drawn_anew=plan.drawn_anew,
+        carried=fate.carried,
+        continued=fate.continued,
+        drawn_anew=fate.drawn_anew,
         asked=asked,
         failures=failures,
         remarks=(*remarks, *_moment_remarks(outcome, total)),
         conditional={name: (m.mean, m.variance) for name, m in outcome.moments.items()},
         replicates=replicates,
         target=target,
+        kept=np.arange(asked),
+        key=None,
     )
 
 

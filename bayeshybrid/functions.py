@@ -6,15 +6,12 @@ these outputs are told apart by their leading principal components.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bayeshybrid.layout import split_arguments
 from bayeshybrid.target import Target
 
 REGION_POINTS = 64
@@ -23,15 +20,12 @@ REGION_DRAWS = 16
 __all__ = ["network_outputs", "principal_components", "visited_points"]
 
 
-def visited_points(
-    target: Target, points: np.ndarray, inputs: Mapping[str, Any] | None = None, most: int = REGION_POINTS
-) -> dict[str, np.ndarray]:
-    """At which inputs each network is asked, over some of the draws.
+def visited_points(target: Target, points: np.ndarray, most: int = REGION_POINTS) -> dict[str, np.ndarray]:
+    """At which inputs each network is asked in the fit, over some of the draws.
 
     **Arguments:**
 
     - `points`: draws of the unknowns as flat vectors, `(draw, size)`; 16 of them, evenly spaced, are followed.
-    - `inputs`: the model's arguments without observations; by default those of the fit.
     - `most`: how many points are kept of each network, evenly spaced among all.
 
     **Returns:** network name to `(at most `most`, number of inputs)`; nothing for a model without networks.
@@ -48,13 +42,8 @@ def visited_points(
     if not target.layout.networks:
         return {}
     followed = points[_spaced(len(points), REGION_DRAWS)]
-    if inputs is None:
-        asked = _visited(target, followed)
-    else:
-        arrays, fixed, _ = split_arguments(target.model, dict(inputs))
-        asked = _visited_elsewhere(target, tuple(sorted(fixed.items())), arrays, followed)
     found = {}
-    for name, rows in asked.items():
+    for name, rows in _visited(target, followed).items():
         rows = np.asarray(rows).reshape(-1, rows.shape[-1])
         rows = rows[np.all(np.isfinite(rows), axis=1)]
         found[name] = rows[_spaced(len(rows), most)]
@@ -119,20 +108,6 @@ def _spaced(count, most):
 @jax.jit
 def _visited(target, points):
     return jax.lax.map(lambda q: {name: rows[0] for name, rows in target.visited(q).items()}, points)
-
-
-@partial(jax.jit, static_argnums=1)
-def _visited_elsewhere(target, fixed, arrays, points):
-    arguments = {**arrays, **{name: value.value for name, value in fixed}}
-
-    def one(q):
-        unknowns = {site.name for site in target.layout.latent}
-        carried = {name: value for name, value in target.constrain(q).items() if name in unknowns}
-        return {
-            name: rows[0] for name, rows in target.outcome(carried, arguments, visit=True).visited.items()
-        }
-
-    return jax.lax.map(one, points)
 
 
 @partial(jax.jit, static_argnums=3)

@@ -64,7 +64,7 @@ class Observed:
 
 @dataclass(frozen=True)
 class Solve:
-    """One solve: the shape of its solution, how it is labelled, what its leading axis counts, and what looks odd in it."""
+    """One solve: the shape of its solution, its labels, what its leading axis counts, and what looks odd in it."""
 
     name: str
     shape: tuple[int, ...]

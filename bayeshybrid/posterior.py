@@ -112,6 +112,7 @@ class Posterior:
         *,
         key: Any,
         new: Sequence[str] = (),
+        change: Mapping[str, Any] | None = None,
         draws: int | None = None,
         replicates: int | None = None,
     ) -> Forecast:
@@ -126,13 +127,18 @@ class Posterior:
         - `inputs`: the model's arguments without observations; by default those of the fit.
         - `key`: an integer or a JAX key.
         - `new`: names of unknowns or plates to draw anew.
+        - `change`: what is set or changed from outside, by name of an input, an unknown or a derived quantity: a
+          function of its value, such as `{"dose": lambda v: 0.5 * v}`, or the new value. What was inferred stays, what
+          follows from the change is computed anew; the difference to the forecast without it, under the same key,
+          is `forecast - baseline`.
         - `draws`: how many draws to use, evenly spaced; by default all.
         - `replicates`: how often what is drawn anew is drawn for each posterior draw; 8 if there is any.
 
         **Returns:** a `Forecast`.
 
         **Raises:** `ModelError` where an unknown changes its shape and nothing says what becomes of it, where the
-        model cannot be called without its observations, or where every solve fails.
+        model cannot be called without its observations, where every solve fails, or where a change names nothing
+        of this model or alters a shape.
 
         ```python
         model = lambda y=None: numpyro.sample("y", dist.Normal(numpyro.sample("x", dist.Normal()), 1.0), obs=y)
@@ -146,7 +152,9 @@ class Posterior:
             given = self.target.inputs() if inputs is None else inputs
             chain = np.repeat(np.arange(len(self.unconstrained)), self.unconstrained.shape[1])
             origin = Origin(self._flat[chosen], chain[chosen], self.method, self.verdict)
-            return forecast_draws(self.target, values, given, as_key(key), new, replicates, origin=origin)
+            return forecast_draws(
+                self.target, values, given, as_key(key), new, replicates, origin=origin, change=change
+            )
 
     def check(self, *, key: Any, draws: int | None = 1000, new: Sequence[str] = ()) -> FitCheck:
         """The data beside replicated data, with residuals: does this model describe what was measured?

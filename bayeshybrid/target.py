@@ -269,6 +269,10 @@ class Target(eqx.Module):
         """The same target with the tolerances of its solvers `finer` times smaller and steps to match."""
         return self._with(finer=finer)
 
+    def modelled(self, model: Callable[..., Any]) -> Target:
+        """The same target with another model of the same sites."""
+        return self if model is self.model else self._with(model=model)
+
     def labelled(self, labels: Mapping[str, tuple[str, ...]]) -> Target:
         """The same target with these names of the units that its data count."""
         return self._with(named=tuple(sorted(labels.items())))

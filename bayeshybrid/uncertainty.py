@@ -13,9 +13,10 @@ from bayeshybrid import configuration
 from bayeshybrid.attribution import Attribution, attribute
 from bayeshybrid.data import check_arguments
 from bayeshybrid.doubt import ANEW, COMPENSATION, NOISE, REST, Budget, Scale
+from bayeshybrid.extrapolation import asked_of_networks
 from bayeshybrid.faults import ModelError
 from bayeshybrid.forecast import Forecast
-from bayeshybrid.functions import network_outputs, principal_components, visited_points
+from bayeshybrid.functions import REGION_POINTS, network_outputs, principal_components
 from bayeshybrid.layout import split_arguments
 from bayeshybrid.moments import is_category
 from bayeshybrid.survey import in_batches
@@ -69,7 +70,7 @@ def budget(forecast: Forecast, site: str | None = None, *, scale: Scale | None =
         arguments = check_arguments(forecast.target.model, _bare(forecast))
         (mean, variance), scale = _on_scale(forecast, name, arguments, scale)
         split = _split(mean, variance)
-        coordinates, networks = _coordinates(forecast, arguments)
+        coordinates, networks = _coordinates(forecast)
         origin = _origin(forecast)
         found = attribute(split.mean, coordinates, origin.chain, split.epistemic)
         solver = _solver(forecast, name, arguments, scale, split)
@@ -199,7 +200,7 @@ def _origin(forecast):
     return forecast.origin
 
 
-def _coordinates(forecast, arguments):
+def _coordinates(forecast):
     """Group to `T_g`, `(draw, number)`, for groups of which something is carried, and which are networks."""
     layout, points = forecast.target.layout, _origin(forecast).points
     carried = {*forecast.carried, *forecast.continued}
@@ -208,7 +209,7 @@ def _coordinates(forecast, arguments):
         if site.name in carried:
             groups.setdefault(site.tag.group, []).append(site)
     networks = [g for g, sites in groups.items() if any(site.tag.kind == "weight" for site in sites)]
-    asked = _asked(forecast, arguments) if networks else {}
+    asked = asked_of_networks(forecast, REGION_POINTS) if networks else {}
     found = {}
     for group, sites in groups.items():
         if group not in networks:
@@ -219,18 +220,6 @@ def _coordinates(forecast, arguments):
         else:
             found[group] = np.zeros((len(points), 0))
     return found, tuple(networks)
-
-
-def _asked(forecast, arguments):
-    """What each network is asked in the forecast; in the fit, where a site drawn anew has another shape."""
-    layout, points = forecast.target.layout, _origin(forecast).points
-    shapes = {site.name: site.shape for site in layout.latent}
-    reshaped = any(
-        forecast.latent[name].draws.shape[1:] != shapes[name]
-        for name in forecast.drawn_anew
-        if name in shapes and name in forecast.latent
-    )
-    return visited_points(forecast.target, points, None if reshaped else arguments)
 
 
 # The solver's error

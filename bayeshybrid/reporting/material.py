@@ -10,6 +10,7 @@ import numpy as np
 
 from bayeshybrid import calibration as track_record
 from bayeshybrid import configuration, identifiability, uncertainty
+from bayeshybrid.extrapolation import Asked
 from bayeshybrid.faults import DataError, ModelError
 from bayeshybrid.fit import FitCheck, check_fit
 from bayeshybrid.forecast import Forecast
@@ -17,7 +18,7 @@ from bayeshybrid.plots.panels import MOST_PANELS, Panels, forecast_panels
 from bayeshybrid.posterior import Posterior
 from bayeshybrid.reporting.ahead import Ahead, look_ahead
 from bayeshybrid.reporting.placing import drawn_data, placed
-from bayeshybrid.reporting.networks_asked import Asked, Contribution, contributions, questions
+from bayeshybrid.reporting.networks_asked import Contribution, contributions
 from bayeshybrid.summary import Row, summarise
 
 DRAWS = 1000
@@ -140,7 +141,7 @@ def gather(
     )
     if forecast is None:
         return replace(made, contributions=contributions(posterior))
-    asked = questions(posterior, forecast)
+    asked = dict(forecast.extrapolation)
     ahead = {site: look_ahead(made, site) for site in forecast.observed}
     return replace(made, asked=asked, contributions=contributions(posterior), ahead=ahead)
 

@@ -1,4 +1,4 @@
-"""What networks were asked in the fit and are asked in the forecast, and what they add to the model."""
+"""What networks have become in the fit, and what they add to the model."""
 
 from __future__ import annotations
 
@@ -8,32 +8,15 @@ from typing import Any
 import numpy as np
 
 from bayeshybrid import configuration
-from bayeshybrid.forecast import Forecast
-from bayeshybrid.functions import REGION_DRAWS, network_outputs, visited_points
+from bayeshybrid.functions import network_outputs, visited_points
 from bayeshybrid.keys import as_key
 from bayeshybrid.posterior import Posterior
 from bayeshybrid.survey import ask, draw_prior
 
-EVERYTHING = 10**7
 SOME_DRAWS = 256
 PLACES = 64
 
-__all__ = ["Asked", "Contribution", "contributions", "questions"]
-
-
-@dataclass(frozen=True)
-class Asked:
-    """How far the forecast leads a network out of what it was asked in the fit.
-
-    - `outside`: share of its questions in the forecast that lie outside: beyond the range that one of its inputs
-      took in the fit, or further from the middle, in the units of the fit's own spread, than any question there.
-    - `along`: that share for each position where the forecast asks one question for each; else `None`.
-    - `ranges`: of each input, its smallest and largest value in the fit and in the forecast, `(input, 4)`.
-    """
-
-    outside: float
-    along: np.ndarray | None
-    ranges: np.ndarray
+__all__ = ["Contribution", "contributions"]
 
 
 @dataclass(frozen=True)
@@ -51,41 +34,6 @@ class Contribution:
     before: np.ndarray
     unit: str | None
     moved: dict[str, float]
-
-
-def questions(posterior: Posterior, forecast: Forecast) -> dict[str, Asked]:
-    """By network, how far the forecast leads it out of what it was asked in the fit."""
-    target = posterior.target
-    if not target.layout.networks or forecast.origin is None:
-        return {}
-    left_out = target.layout.observation_arguments
-    inputs = {name: value for name, value in forecast.inputs.items() if name not in left_out}
-    points = forecast.origin.points
-    with configuration.scope():
-        seen = visited_points(target, points, most=EVERYTHING)
-        now = visited_points(target, points, inputs, most=EVERYTHING)
-    return {
-        name: _compare(seen[name], now[name], min(REGION_DRAWS, len(points)))
-        for name in seen
-        if len(seen[name]) and len(now.get(name, ()))
-    }
-
-
-def _compare(seen, now, followed):
-    low, high = seen.min(axis=0), seen.max(axis=0)
-    beyond = np.any((now < low) | (now > high), axis=1) | (_distance(seen, now) > _distance(seen, seen).max())
-    along = beyond.reshape(followed, -1).mean(axis=0) if len(now) % followed == 0 else None
-    ranges = np.stack([low, high, now.min(axis=0), now.max(axis=0)], axis=1)
-    return Asked(float(beyond.mean()), along, ranges)
-
-
-def _distance(seen, points):
-    """From the middle, in units of the spread of what was seen (Mahalanobis)."""
-    middle = seen.mean(axis=0)
-    spread = np.atleast_2d(np.cov(seen, rowvar=False))
-    inverse = np.linalg.pinv(spread, hermitian=True)
-    away = points - middle
-    return np.sqrt(np.maximum(np.einsum("ij,jk,ik->i", away, inverse, away), 0.0)) * (1 - 1e-12)
 
 
 def contributions(posterior: Posterior) -> dict[str, Contribution]:
