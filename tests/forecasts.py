@@ -40,5 +40,7 @@ def made(
         conditional={},
         replicates=1,
         target=target or bh.Target(model, {**inputs, **(data or {})}),
+        kept=np.arange(len(next(iter(observed.values())))),
+        key=0,
         origin=origin,
     )
