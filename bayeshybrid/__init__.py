@@ -11,6 +11,7 @@ configuration.prepare()
 from bayeshybrid import calibration as calibration  # noqa: E402
 from bayeshybrid import identifiability as identifiability  # noqa: E402
 from bayeshybrid import plots as plots  # noqa: E402
+from bayeshybrid import preflight as preflight  # noqa: E402
 from bayeshybrid import uncertainty as uncertainty  # noqa: E402
 from bayeshybrid.configuration import configure  # noqa: E402
 from bayeshybrid.faults import DataError, ModelError, StartError  # noqa: E402
@@ -32,7 +33,9 @@ from bayeshybrid.priors import (  # noqa: E402
 )
 from bayeshybrid.progress import Silent, TextBar  # noqa: E402
 from bayeshybrid.reporting import report  # noqa: E402
+from bayeshybrid.series import Measurements  # noqa: E402
 from bayeshybrid.statements import solve_ode  # noqa: E402
+from bayeshybrid.tables import measurements  # noqa: E402
 from bayeshybrid.target import Target  # noqa: E402
 from bayeshybrid.verdict import Verdict  # noqa: E402
 
@@ -43,6 +46,7 @@ __all__ = [
     "DataError",
     "DeepEnsemble",
     "Forecast",
+    "Measurements",
     "ModelError",
     "Parameter",
     "Posterior",
@@ -54,6 +58,7 @@ __all__ = [
     "bounded",
     "configure",
     "infer",
+    "measurements",
     "network",
     "observe",
     "parameter",

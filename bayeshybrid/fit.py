@@ -149,7 +149,10 @@ def check_fit(target: Target, draws: np.ndarray, forecast: Forecast, new: Sequen
         if site.name in forecast.observed:
             (values,), (kinds,) = told["data"][site.name], told["kinds"][site.name]
             units = _units(target, site, np.shape(values))
-            parts = _check_site(values, kinds, forecast.observed[site.name], natures[site.name], units, new)
+            with np.errstate(over="ignore"):  # of prior draws, whose squares may have no end
+                parts = _check_site(
+                    values, kinds, forecast.observed[site.name], natures[site.name], units, new
+                )
             for part, value in parts.items():
                 found[part][site.name] = value
     return FitCheck(**found, replicated=dict(forecast.observed), new=tuple(new), inputs=dict(forecast.inputs))

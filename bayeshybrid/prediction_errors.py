@@ -160,7 +160,8 @@ def prediction_errors(
     rows, plays, notes = [], _Plays(len(replicated)), []
     for i in range(count):
         y, drawn = data.reshape(count, -1)[i], replicated.reshape(len(replicated), count, -1)[:, i]
-        spread = np.std(drawn, axis=0)
+        with np.errstate(over="ignore", invalid="ignore"):
+            spread = np.std(drawn, axis=0)
         known = np.isfinite(y) & (spread > 0) & np.isfinite(spread)
         if not known.any():
             rows.append(_row(names[i], np.zeros(0), 0, None, FAMILY, refitted))
