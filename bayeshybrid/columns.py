@@ -160,8 +160,9 @@ def nearest(name: Any, known: Iterable[str]) -> str:
 
     ```python
     from bayeshybrid.columns import nearest
-    assert nearest("time", ["times", "y"]) == " (did you mean 'times'?)"
+    assert nearest("time", ["Times", "y"]) == " (did you mean 'Times'?)"
     ```
     """
-    close = get_close_matches(str(name), [str(k) for k in known], n=1, cutoff=0.5)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+    spelled = {str(k).lower(): str(k) for k in known}
+    close = get_close_matches(str(name).lower(), spelled, n=1, cutoff=0.5)
+    return f" (did you mean {spelled[close[0]]!r}?)" if close else ""
