@@ -32,8 +32,9 @@ def to_datatree(
 
     Groups: `posterior` (unknowns and derived quantities), `sample_stats`, `observed_data`, `constant_data`, and
     where given `predictions` with `predictions_constant_data`, and `log_likelihood`. Each quantity has the
-    dimensions `chain`, `draw`, then `<name>_dim_0` and so on, with its labels as coordinates of the last; its
-    unit is in `attrs["units"]`. A name with a slash, which xarray does not allow, has a dot there; the name in
+    dimensions `chain`, `draw`, then `<name>_dim_0` and so on, with its labels as coordinates of the last; an axis
+    of units that the data name, such as subjects, is a dimension of that name with theirs as coordinates. Its unit
+    is in `attrs["units"]`. A name with a slash, which xarray does not allow, has a dot there; the name in
     the model is in `attrs["site"]`.
 
     In `observed_data` missing cells are NaN and censored cells hold their limit; where there are any,
@@ -59,7 +60,7 @@ def to_datatree(
     """
     import xarray
 
-    tags = _tags(posterior.target)
+    tags = _tags(posterior.target, posterior.target.labels)
     observed, kinds = _observations(posterior)
     groups = {
         "posterior": _dataset(posterior.samples, tags, 2),
@@ -70,7 +71,8 @@ def to_datatree(
     if log_likelihood is not None:
         groups["log_likelihood"] = _measured(_dataset(log_likelihood, tags, 2), kinds)
     if predictions is not None:
-        groups["predictions"] = _dataset(_predicted(posterior, predictions), tags, 2)
+        asked = _tags(posterior.target, predictions.labels)
+        groups["predictions"] = _dataset(_predicted(posterior, predictions), asked, 2)
         groups["predictions_constant_data"] = _dataset(_arrays(predictions.inputs), {}, 0)
     attributes = {
         "inference_library": "bayeshybrid",
@@ -83,10 +85,14 @@ def to_datatree(
     )
 
 
-def _tags(target):
-    """Site name to its labels and unit."""
+def _tags(target, labels):
+    """Site name to its labels, its unit, what its first axis counts, and the names of these."""
     sites = (*target.layout.latent, *target.layout.observed, *target.layout.deterministic)
-    return {site.name: (site.tag.labels, site.tag.unit) for site in sites if site.tag is not None}
+    return {
+        site.name: (site.tag.labels, site.tag.unit, site.tag.across, labels.get(site.tag.across or "", ()))
+        for site in sites
+        if site.tag is not None
+    }
 
 
 def _observations(posterior):
@@ -159,14 +165,18 @@ def _dataset(values: Mapping[str, np.ndarray], tags: Mapping[str, Any], lead: in
     variables, coordinates = {}, {}
     for site, array in values.items():
         name = _flat(site, {*values, *variables})
-        labels, unit = tags.get(site, ((), None))
+        labels, unit, across, units = tags.get(site, ((), None, None, ()))
         own = [f"{name}_dim_{i}" for i in range(array.ndim - lead)]
+        if across and own and len(units) == array.shape[lead]:
+            own[0] = across
         attributes = {**({"units": unit} if unit else {}), **({"site": site} if name != site else {})}
         variables[name] = (["chain", "draw"][:lead] + own, array, attributes)
         for dimension, size in zip(own, array.shape[lead:], strict=True):
             coordinates[dimension] = np.arange(size)
         if own and len(labels) == array.shape[-1]:
             coordinates[own[-1]] = np.array(labels)
+        if own and own[0] == across:
+            coordinates[across] = np.array(units)
         for dimension, size in zip(("chain", "draw")[:lead], array.shape, strict=False):
             coordinates[dimension] = np.arange(size)
     return xarray.Dataset(variables, coordinates)

@@ -123,3 +123,27 @@ def test_names_that_become_one_stay_apart(generator):
     assert np.array_equal(tree["a.b"].values, posterior.samples["a.b"])
     assert tree["a.b_"].attrs["site"] == "a/b"
     assert np.array_equal(tree["a.b_"].values, posterior.samples["a/b"])
+
+
+class Subjects(dict):
+    labels = {"subject": ("ann", "bob")}  # noqa: RUF012
+
+
+def two_subjects(dose, y=None):
+    k = bh.parameter(
+        "k", dist.LogNormal(0.0, 1.0), across="subject", size=len(dose), spread=dist.HalfNormal()
+    )
+    bh.observe("y", dist.Normal(k * dose, 1.0), obs=y, across="subject")
+
+
+def test_named_units_are_a_dimension_of_their_own(generator):
+    data = Subjects(dose=np.ones(2), y=np.zeros(2))
+    posterior = from_draws(two_subjects, data, generator.normal(size=(2, 10, 4)))
+    tree = posterior.to_datatree(predictions=posterior.predict(key=0))
+    assert tree["posterior"]["k"].dims == ("chain", "draw", "subject")
+    assert tree["posterior"]["k_offset"].coords["subject"].values.tolist() == ["ann", "bob"]
+    assert np.array_equal(
+        tree["predictions"]["y"].sel(subject="bob").values,
+        posterior.predict(key=0).observed["y"].draws[:, 1].reshape(2, 10),
+    )
+    assert {"k[subject ann]", "k_offset[subject bob]"} <= {row.name for row in posterior.summary()}
