@@ -199,6 +199,8 @@ def made(generator, inputs, **shapes) -> Forecast:
         conditional={},
         replicates=1,
         target=bh.Target(PROBLEMS["linear"].model, PROBLEMS["linear"].data),
+        kept=np.arange(50),
+        key=0,
     )
 
 

@@ -9,27 +9,27 @@ import numpy as np
 
 from bayeshybrid.fit import FitCheck
 from bayeshybrid.forecast import Forecast
-from bayeshybrid.plots.panels import Panels, data_of, draw_bands, finish, forecast_panels, panel_figure
-from bayeshybrid.plots.style import (
-    ALEATORIC,
-    BEYOND,
-    EPISTEMIC,
-    FILLED,
-    INK,
-    OPEN,
-    QUIET,
-    SHADE,
-    marks,
-    wide,
+from bayeshybrid.plots.cells import checked_cells, data_of
+from bayeshybrid.plots.multiples import HELD_OUT, USED, unit_fit, unit_forecast
+from bayeshybrid.plots.panels import (
+    WITHIN,
+    Bands,
+    Panels,
+    draw_bands,
+    draw_outside,
+    draw_shares,
+    finish,
+    forecast_panels,
+    panel_figure,
 )
+from bayeshybrid.plots.style import FILLED, INK, OPEN, QUIET, SHADE, marks
+from bayeshybrid.plots.units import UnitPanels
 from bayeshybrid.posterior import Posterior
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 DRAWS = 1000
-WITHIN = 2.0  # a residual beyond two standard deviations deserves a look
 
 __all__ = ["fit", "forecast"]
 
@@ -41,13 +41,18 @@ def fit(posterior: Posterior, *, key: Any = 0, site: str | None = None, along: s
     and 90 %: hatched for a new measurement, filled for the state. Below, (data - mean) / sd of the new
     measurements, with the range of two sd shaded. The data were used in the fit: a picture in sample.
 
+    Where the site's leading axis counts units (`across=`), a small panel for each unit instead, on its own times,
+    all on the same axes; at most 24, evenly chosen. A triangle stands at the limit of what is only known to lie
+    below or above it. Residuals stand below up to four units, else see `residuals`.
+
     **Arguments:**
 
     - `posterior`: what `infer` returned.
     - `key`: for the replicated data, an integer or a JAX key.
     - `site`: which observed site; needed where there are several.
     - `along`: the argument of the model that is the horizontal axis; by default the first one-dimensional one
-      that is as long as the site's first axis, else the number of the entry.
+      that is as long as the site's first axis, else the number of the entry. For units one of shape
+      `(unit, time)`, or `(time,)` for all.
 
     **Returns:** a matplotlib `Figure`; `figure.savefig("fit.png")` writes it.
 
@@ -63,19 +68,27 @@ def fit(posterior: Posterior, *, key: Any = 0, site: str | None = None, along: s
     predicted = posterior.predict(key=key, draws=DRAWS)
     checked = posterior.check(key=key, draws=DRAWS)
     panels = forecast_panels(predicted, site, along)
-    count, cells = checked.inside[panels.site.name]
-    title = f"Fit of {panels.site.name}: {count} of {cells} data inside the 90 % band (in sample)"
+    name = panels.site.name
+    count, compared = checked.inside[name]
+    title = f"Fit of {name}: {count} of {compared} data inside the 90 % band (in sample)"
+    if isinstance(panels, UnitPanels):
+        bands = Bands(predicted, name)
+        left_out = checked.censored.get(name, 0)
+        title += f", {left_out} censored" * bool(left_out)
+        cells = checked_cells(posterior.target, checked)[name]
+        return unit_fit(panels, bands, cells, checked.residuals[name], title)
     return draw_fit(panels, predicted, checked, title)
 
 
 def draw_fit(panels: Panels, predicted: Forecast, checked: FitCheck, title: str | None = None) -> Figure:
     """The picture of `fit` from what was replicated and compared."""
     name = panels.site.name
+    bands = Bands(predicted, name)
     figure, columns = panel_figure(panels, (1.0, 0.45), (panels.words, "residual (sd)"))
     data, residuals = (panels.split(values) for values in (checked.observed[name], checked.residuals[name]))
     for i, (above, below) in zip(panels.shown, columns, strict=True):
-        draw_bands(above, panels, predicted, i)
-        marks(above, panels.x, data[i], "data, used in the fit", FILLED)
+        draw_bands(above, panels, bands, i)
+        marks(above, panels.x, data[i], USED, FILLED)
         below.axhspan(-WITHIN, WITHIN, color=SHADE, zorder=0)
         below.axhline(0.0, color=QUIET, linewidth=0.8)
         marks(below, panels.x, residuals[i], "_residual", FILLED)
@@ -100,6 +113,9 @@ def forecast(
     variance of a new measurement in two parts: aleatoric (hatched), which would remain if every unknown
     were known, and epistemic (filled), which more data would shrink.
 
+    Where the site's leading axis counts units, a small panel for each, as for `fit`; the shares of the variance
+    stand below up to four units (the mean of its components), else see `budget`.
+
     **Arguments:**
 
     - `forecast`: what `predict` or `simulate` returned.
@@ -121,7 +137,13 @@ def forecast(
     ```
     """
     panels = forecast_panels(forecast, site, along)
-    return draw_forecast(panels, forecast, data, fitted, title=f"Forecast of {panels.site.name}")
+    title = f"Forecast of {panels.site.name}"
+    if isinstance(panels, UnitPanels):
+        name = panels.site.name
+        given = [(data_of(fitted), USED, FILLED), (data, HELD_OUT, OPEN)]
+        shares = [part.share[name] for part in (forecast.aleatoric, forecast.epistemic)]
+        return unit_forecast(panels, Bands(forecast, name), given, shares, title)
+    return draw_forecast(panels, forecast, data, fitted, title=title)
 
 
 def draw_forecast(
@@ -136,19 +158,20 @@ def draw_forecast(
 ) -> Figure:
     """The picture of `forecast`; where `outside` is true along the horizontal axis it is hatched."""
     name = panels.site.name
+    bands = Bands(forecast, name)
     rows = 2 if shares else 1
     figure, columns = panel_figure(panels, (1.0, 0.4)[:rows], (panels.words, "share of variance")[:rows])
     parts = [panels.split(part.share[name]) for part in (forecast.aleatoric, forecast.epistemic)]
     seen = [
         (panels.points(given), words, style)
         for given, words, style in (
-            (data_of(fitted), "data, used in the fit", FILLED),
-            (data, "data, held out", OPEN),
+            (data_of(fitted), USED, FILLED),
+            (data, HELD_OUT, OPEN),
         )
         if given is not None
     ]
     for i, several in zip(panels.shown, columns, strict=True):
-        draw_bands(several[0], panels, forecast, i)
+        draw_bands(several[0], panels, bands, i)
         for (x, values), words, style in seen:
             marks(several[0], x, values[i], words, style)
         if shares:
@@ -161,23 +184,3 @@ def draw_forecast(
                 draw_outside(axes, panels.x, outside[panels.order])
     finish(figure, columns, panels, title)
     return figure
-
-
-def draw_outside(axes: Axes, x: np.ndarray, outside: np.ndarray) -> None:
-    """Hatch where a network is asked for what it never saw, halfway to the neighbours on both sides."""
-    middles = (x[1:] + x[:-1]) / 2
-    left, right = np.concatenate([x[:1], middles]), np.concatenate([middles, x[-1:]])
-    label = "a network extrapolates"
-    starts = np.flatnonzero(outside & ~np.concatenate([[False], outside[:-1]]))
-    stops = np.flatnonzero(outside & ~np.concatenate([outside[1:], [False]]))
-    for start, stop in zip(starts, stops, strict=True):
-        axes.axvspan(left[start], right[stop], label=label, zorder=4, **BEYOND)
-        label = "_" + label.lstrip("_")
-
-
-def draw_shares(axes: Axes, x: np.ndarray, aleatoric: np.ndarray, epistemic: np.ndarray) -> None:
-    """Two areas that fill the height; where there is no variance at all, nothing."""
-    x, aleatoric, epistemic = wide(x, np.nan_to_num(aleatoric), np.nan_to_num(epistemic))
-    axes.fill_between(x, 0.0 * epistemic, epistemic, label="epistemic: not known", **EPISTEMIC)
-    axes.fill_between(x, epistemic, epistemic + aleatoric, label="aleatoric: noise", **ALEATORIC)
-    axes.set_ylim(0.0, 1.0)

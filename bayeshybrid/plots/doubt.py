@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bayeshybrid.forecast import Forecast
-from bayeshybrid.plots.panels import Panels, Site, finish, panel_figure
+from bayeshybrid.plots.panels import Panels, finish, panel_figure
+from bayeshybrid.plots.site import Site
 from bayeshybrid.plots.style import ALEATORIC, GROUPS, LEFT_OVER, wide
 
 if TYPE_CHECKING:

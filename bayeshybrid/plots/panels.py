@@ -4,29 +4,34 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bayeshybrid.faults import ModelError
 from bayeshybrid.forecast import Forecast, Quantity
-from bayeshybrid.plots.style import MEASURED, MIDDLE, OBSERVED_STYLES, STATE_STYLES, as_written, legend, wide
-from bayeshybrid.posterior import Posterior
+from bayeshybrid.plots.cells import measured
+from bayeshybrid.plots.site import Site
+from bayeshybrid.plots.style import (
+    ALEATORIC,
+    BEYOND,
+    EPISTEMIC,
+    MEASURED,
+    MIDDLE,
+    OBSERVED_STYLES,
+    STATE_STYLES,
+    as_written,
+    legend,
+    wide,
+)
+from bayeshybrid.plots.units import UnitPanels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 MOST_PANELS = 6
-
-
-class Site(NamedTuple):
-    """What a picture must know of an observed site."""
-
-    name: str
-    shape: tuple[int, ...]
-    labels: tuple[str, ...] = ()
-    unit: str | None = None
+WITHIN = 2.0  # a residual beyond two standard deviations deserves a look
 
 
 class Panels:
@@ -58,9 +63,7 @@ class Panels:
     def points(self, given: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         """Where given data stand on the horizontal axis, and the data as rows, one an entry."""
         name = self.site.name
-        if name not in given:
-            raise ModelError(f"plots: no {name!r} among the data, which hold {', '.join(given) or 'nothing'}")
-        values = np.atleast_1d(np.asarray(given[name], float))
+        values = np.atleast_1d(measured(given, name).values)
         x = np.asarray(given.get(self.axis_name, self.x), float)
         if values.shape != (*self._others[: self.axis], *x.shape, *self._others[self.axis :]):
             raise ModelError(
@@ -68,6 +71,24 @@ class Panels:
                 f"{self.axis}, and {self.axis_name or 'the horizontal axis'} has {x.size} entries: give both"
             )
         return x, self._rows(values)
+
+    def places(self, entry: int) -> np.ndarray:
+        """Where the cells of an entry stand on the horizontal axis: the same for all."""
+        return self.x
+
+    def row(self, values: Any, entry: int) -> np.ndarray:
+        """Values in the site's shape: those of one entry at its places."""
+        return self.split(values)[entry]
+
+    def data(self, given: Mapping[str, Any], entry: int) -> tuple[np.ndarray, np.ndarray]:
+        """Where the values of an entry were measured, and the values, NaN where not exactly."""
+        x, values = self.points(given)
+        return x, values[entry]
+
+    @property
+    def half(self) -> float:
+        """Half the width at which a single cell is drawn."""
+        return 0.4
 
     @property
     def titles(self) -> list[str]:
@@ -101,28 +122,61 @@ class Panels:
         return [n for i, n in enumerate(self.shape) if i != self.axis]
 
 
-def draw_bands(axes: Axes, panels: Panels, forecast: Forecast, entry: int) -> None:
+class Bands:
+    """Central ranges of a new measurement and of the state that belongs to it, each computed once."""
+
+    def __init__(self, forecast: Forecast, name: str) -> None:
+        observed = forecast.observed[name]
+        state = state_of(forecast, observed)
+        self.observed = {mass: observed.interval(mass) for mass in OBSERVED_STYLES}
+        self.state = None if state is None else {mass: state.interval(mass) for mass in STATE_STYLES}
+        self.middle = observed.quantile(0.5) if state is None else state.quantile(0.5)
+
+
+def draw_bands(axes: Axes, panels: Panels | UnitPanels, bands: Bands, entry: int) -> None:
     """Central bands of a new measurement, then of the state, and the state's median."""
-    observed = forecast.observed[panels.site.name]
-    state = state_of(forecast, observed)
     ends: tuple[Any, ...] = ()
     for mass, style in OBSERVED_STYLES.items():
-        ends = _band(axes, panels, observed, entry, mass, f"new measurement, {100 * mass:.0f} %", style)
-    if state is None:
+        label = f"new measurement, {100 * mass:.0f} %"
+        ends = fill_band(axes, panels, bands.observed[mass], entry, label, style)
+    if bands.state is None:
         return
     for end in ends[1:]:  # the inner edges stay in sight where the state's band covers them
         axes.plot(ends[0], end, color=MEASURED, linestyle="--", linewidth=0.9, zorder=3)
     for mass, style in STATE_STYLES.items():
-        _band(axes, panels, state, entry, mass, f"state, {100 * mass:.0f} %", style)
-    x, middle = wide(panels.x, panels.split(state.quantile(0.5))[entry])
+        fill_band(axes, panels, bands.state[mass], entry, f"state, {100 * mass:.0f} %", style)
+    x, middle = wide(panels.places(entry), panels.row(bands.middle, entry), half=panels.half)
     axes.plot(x, middle, color=MIDDLE, linewidth=1.3, label="state, median")
 
 
-def _band(axes, panels, quantity, entry, mass, label, style):
-    low, high = (panels.split(end)[entry] for end in quantity.interval(mass))
-    x, low, high = wide(panels.x, low, high)
+def fill_band(
+    axes: Axes, panels: Panels | UnitPanels, ends: Any, entry: int, label: str, style: Mapping[str, Any]
+) -> tuple[np.ndarray, ...]:
+    """One band of one entry, and where it stands: x, lower and upper end."""
+    rows = (panels.row(end, entry) for end in ends)
+    x, low, high = wide(panels.places(entry), *rows, half=panels.half)
     axes.fill_between(x, low, high, label=label, **style)
     return x, low, high
+
+
+def draw_outside(axes: Axes, x: np.ndarray, outside: np.ndarray) -> None:
+    """Hatch where a network is asked for what it never saw, halfway to the neighbours on both sides."""
+    middles = (x[1:] + x[:-1]) / 2
+    left, right = np.concatenate([x[:1], middles]), np.concatenate([middles, x[-1:]])
+    label = "a network extrapolates"
+    starts = np.flatnonzero(outside & ~np.concatenate([[False], outside[:-1]]))
+    stops = np.flatnonzero(outside & ~np.concatenate([outside[1:], [False]]))
+    for start, stop in zip(starts, stops, strict=True):
+        axes.axvspan(left[start], right[stop], label=label, zorder=4, **BEYOND)
+        label = "_" + label.lstrip("_")
+
+
+def draw_shares(axes: Axes, x: np.ndarray, aleatoric: np.ndarray, epistemic: np.ndarray) -> None:
+    """Two areas that fill the height; where there is no variance at all, nothing."""
+    x, aleatoric, epistemic = wide(x, np.nan_to_num(aleatoric), np.nan_to_num(epistemic))
+    axes.fill_between(x, 0.0 * epistemic, epistemic, label="epistemic: not known", **EPISTEMIC)
+    axes.fill_between(x, epistemic, epistemic + aleatoric, label="aleatoric: noise", **ALEATORIC)
+    axes.set_ylim(0.0, 1.0)
 
 
 def chosen_site(forecast: Forecast, site: str | None) -> str:
@@ -163,18 +217,21 @@ def _horizontal(inputs, shape, along):
     return "", 0, np.arange(shape[0])
 
 
-def data_of(given: Any) -> Any:
-    """Data as given; of a posterior those of its observed sites, NaN where not measured exactly."""
-    if not isinstance(given, Posterior):
-        return given
-    return {**given.target.inputs(), **given.check(key=0, draws=1).observed}
-
-
-def forecast_panels(forecast: Forecast, site: str | None, along: str | None) -> Panels:
-    """The panels of one observed site of a forecast."""
+def forecast_panels(forecast: Forecast, site: str | None, along: str | None) -> Panels | UnitPanels:
+    """The panels of one observed site of a forecast: small ones where its leading axis counts units."""
     observed = forecast.observed[chosen_site(forecast, site)]
-    told = Site(observed.name, observed.draws.shape[1:], observed.labels, observed.unit)
-    return Panels(told, forecast.inputs, along)
+    across = observed.across
+    own = [one.name for one in forecast.target.layout.latent if across and one.tag.across == across]
+    anew = bool(own) and set(own) <= set(forecast.drawn_anew)
+    told = Site(observed.name, observed.draws.shape[1:], observed.labels, observed.unit, across, anew)
+    if across is None or len(told.shape) < 2:
+        return Panels(told, forecast.inputs, along)
+    return UnitPanels(told, forecast.inputs, along, _names(forecast, across))
+
+
+def _names(forecast, across):
+    """What the units of a forecast are called, by the data that it was asked at or else by those of the fit."""
+    return forecast.labels.get(across) or forecast.target.labels.get(across) or ()
 
 
 def panel_figure(panels: Panels, heights: Sequence[float], labels: Sequence[str]) -> tuple[Figure, list[Any]]:

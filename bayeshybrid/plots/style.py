@@ -41,15 +41,24 @@ GROUPS = tuple(
         ("#C9D68B", "#5E6B1E", "oo"),
     )
 )
+# Components of one unit in one panel: line, ground, hatch, line style and mark of each.
+COMPONENTS = (
+    ("#0072B2", "#A6CCE5", "//", "-", "o"),
+    ("#B5491C", "#F3C9AE", "\\\\", "--", "s"),
+    ("#00755A", "#A5DCC9", "..", "-.", "^"),
+    ("#8E3B66", "#F3B6D3", "xx", ":", "D"),
+    ("#2F2F2F", "#CFCFCF", "--", (0, (5, 1)), "v"),
+    ("#8A5F00", "#F6DFA0", "||", (0, (1, 1)), "P"),
+)
 LEFT_OVER = {"facecolor": "#FFFFFF", "edgecolor": "#777777", "hatch": "xxx", "linewidth": 0.8}
 OPEN = {"marker": "s", "markersize": 5.5, "markerfacecolor": "white", "markeredgecolor": INK}
 
 
-def wide(x: np.ndarray, *rows: np.ndarray) -> tuple[np.ndarray, ...]:
+def wide(x: np.ndarray, *rows: np.ndarray, half: float = 0.4) -> tuple[np.ndarray, ...]:
     """A single entry becomes as wide as a step, or nothing of it would be seen."""
-    if len(x) > 1:
+    if len(x) != 1:
         return x, *rows
-    return np.array([x[0] - 0.4, x[0] + 0.4]), *(np.repeat(row, 2) for row in rows)
+    return np.array([x[0] - half, x[0] + half]), *(np.repeat(row, 2) for row in rows)
 
 
 def marks(axes: Axes, x: np.ndarray, values: np.ndarray, label: str, style: Mapping[str, Any]) -> None:
