@@ -39,7 +39,8 @@ class Measured(dist.Distribution):
     **Arguments:**
 
     - `base`: the noise distribution. If its events are independent cells (`.to_event`) each cell counts on
-      its own; a truly multivariate one can only be missing, event by event.
+      its own; a truly multivariate one can only be missing, event by event. One that has the method
+      `without(missing)`, itself with these cells left out, can miss single cells of an event.
     - `missing`, `left`, `right`: boolean arrays of the shape of the cells, or `None`.
     - `upper`: upper ends, NaN where the cell is not interval-censored, or `None`.
 
@@ -65,7 +66,7 @@ class Measured(dist.Distribution):
         *,
         validate_args: bool | None = None,
     ):
-        own = 0 if _cells(base) is not base else len(base.event_shape)
+        own = _own(base)
         shape = base.shape()[: len(base.shape()) - own]
         marks = {"missing": missing, "left": left, "right": right, "upper": upper}
         if _cells(base).event_shape and not (left is None and right is None and upper is None):
@@ -124,7 +125,7 @@ class Measured(dist.Distribution):
         Contradictory: more than one of left, right and interval, or an upper end at or below the value.
         """
         value = _aligned(jnp.asarray(value), self.shape())
-        own = len(_cells(self.base).event_shape)
+        own = _own(self.base)
         shape = value.shape[: value.ndim - own]
         missing, left, right = (_mask(mark, shape) for mark in (self.missing, self.left, self.right))
         codes = jnp.where(right, RIGHT, jnp.where(left, LEFT, EXACT))
@@ -149,6 +150,9 @@ class Measured(dist.Distribution):
         value = _aligned(jnp.asarray(value), self.shape())
         kinds = self.kinds(value)
         inside = _feasible(cells, value)
+        if hasattr(cells, "without"):
+            gaps = _mask(self.missing, value.shape)
+            return cells.without(gaps).log_prob(jnp.where(gaps, inside, value))
         pick = kinds.reshape(kinds.shape + (1,) * len(cells.event_shape))
         total = jnp.where(kinds == EXACT, cells.log_prob(jnp.where(pick == EXACT, value, inside)), 0.0)
         if self.left is not None:
@@ -177,6 +181,12 @@ def _cells(base: dist.Distribution) -> dist.Distribution:
     while isinstance(base, dist.Independent):
         base = base.base_dist
     return base
+
+
+def _own(base: dist.Distribution) -> int:
+    """How many axes of an event are missing together."""
+    cells = _cells(base)
+    return 0 if hasattr(cells, "without") else len(cells.event_shape)
 
 
 def _at_lower_end(support: Any, value: Array) -> Bool[Array, "..."]:
@@ -278,19 +288,31 @@ def _with_marks(
     name: str, distribution: dist.Distribution, obs: Array, marks: dict[str, Any]
 ) -> tuple[Measured, Array]:
     """The distribution that heeds the marks, and the data with what is missing filled."""
-    own = len(_cells(distribution).event_shape)
+    own = _own(distribution)
     if marks["missing"] is True:
         gaps = jnp.isnan(obs)
         marks = {**marks, "missing": jnp.all(gaps, axis=tuple(range(-own, 0))) if own else gaps}
     elif marks["missing"] is False:
         marks = {**marks, "missing": None}
-    _check_marks(name, obs.shape[: obs.ndim - own], marks)
+    shape = obs.shape[: obs.ndim - own]
+    marks = {
+        key: _over_cells(mark, shape, len(distribution.event_shape) - own) for key, mark in marks.items()
+    }
+    _check_marks(name, shape, marks)
     measured = Measured(distribution, **marks)
     if marks["missing"] is not None:
         gaps = measured.kinds(obs) == MISSING
         gaps = gaps.reshape(gaps.shape + (1,) * own)
         obs = jnp.where(gaps, _feasible(distribution, obs), obs)
     return measured, obs
+
+
+def _over_cells(mark: Any, shape: tuple[int, ...], cells: int) -> Any:
+    """A mark of whole events, such as a mean and its sd, as one of their cells."""
+    if mark is None or not cells or jnp.shape(mark) != shape[: len(shape) - cells]:
+        return mark
+    mark = jnp.asarray(mark)
+    return jnp.broadcast_to(mark.reshape(mark.shape + (1,) * cells), shape)
 
 
 def _check_axes(

@@ -90,11 +90,12 @@ def measurements(
     - times `(unit, time)`, padded by repeating the last; without `individual` the first axis is left out, here and
       below;
     - values as `{"values", "missing"}` and, where needed, `"left"`, `"right"`, `"upper"`, for `bh.observe`:
-      `(unit, time)`, `(unit, time, variable)`, or with a last axis of 2 for mean and sd; padding is missing;
+      `(unit, time)`, `(unit, time, variable)`, or with a last axis of 2 for mean and sd, for
+      `bh.noise.replicates`; padding is missing;
     - doses as `{"times", "amounts", "duration"}` `(unit, dose)`, padded with amount 0;
     - covariates `(unit,)`, or where one changes within an individual `{"times", "values"}` `(unit, change)`; words
       are whole numbers, with the words in `labels`;
-    - numbers of replicates `(unit, time)`.
+    - numbers of replicates `(unit, time)`, 0 where nothing was measured.
 
     **Raises:** `DataError` for what cannot be understood, with the rows as in the file.
 
@@ -250,20 +251,21 @@ def _values(read: _Rows, where: Grid) -> _Entry:
     cells = Cells(*(part[read.used] for part in read.cells))
     kinds = fill(shape, at, cells.kinds, EMPTY)
     values = fill(shape, at, cells.values, np.nan)
-    if "sd" in read.columns:
-        spread = fill(shape, at, _replicates(read)[0][read.used], np.nan)
-        values = np.stack([values, spread], axis=-1)
     found = {"values": values, "missing": kinds == EMPTY}
     found |= {
         name: kinds == kind for name, kind in (("left", BELOW), ("right", ABOVE)) if (kinds == kind).any()
     }
     if (kinds == BETWEEN).any():
         found["upper"] = fill(shape, at, cells.upper, np.nan)
+    if "sd" in read.columns:  # the sd of one reading is none
+        spread = fill(shape, at, _replicates(read)[0][read.used], np.nan)
+        found = {"values": np.stack([values, spread], axis=-1)}
+        found["missing"] = np.isnan(found["values"])
     return _Entry(read.columns["value"], found, fill(shape, at, read.sheet.rows[read.used], -1))
 
 
 def _replicates(read: _Rows) -> tuple[np.ndarray, np.ndarray]:
-    """Standard deviation and number of each row's replicates; the sd of one is written as 0."""
+    """Standard deviation and number of the replicates behind each mean; NaN and 0 where there are none."""
     sheet, columns = read.sheet, read.columns
     sd, n = (read_numbers(sheet, columns[role]) for role in ("sd", "n"))
     known = read.used & (read.cells.kinds == MEASURED)
@@ -271,20 +273,18 @@ def _replicates(read: _Rows) -> tuple[np.ndarray, np.ndarray]:
     for where, told, what in (
         (known & ~whole, n, f"{columns['n'].name} must be a whole number of at least 1"),
         (known & (sd < 0), sd, f"{columns['sd'].name}, a standard deviation, must not be negative"),
-        (known & np.isnan(sd) & (n > 1), n, f"{columns['sd'].name} is empty beside several replicates"),
     ):
         if where.any():
             raise DataError(f"{sheet.source}: {what}: {sheet.told(where, told)}.")
-    return np.where(known & (n == 1), 0.0, sd), n
+    return np.where(known & (n > 1), sd, np.nan), np.where(known, n, 0.0)
 
 
 def _numbers(read: _Rows, where: Grid) -> _Entry | None:
-    """How many replicates stand behind each mean; 2 where there is none, which every formula can take."""
+    """How many replicates stand behind each mean, 0 where there is none."""
     if "n" not in read.columns:
         return None
-    n = _replicates(read)[1][read.used]
     shape, at = _places(read, where)
-    return _Entry(read.columns["n"], fill(shape, at, np.where(n >= 1, n, 2.0), 2.0))
+    return _Entry(read.columns["n"], fill(shape, at, _replicates(read)[1][read.used], 0.0))
 
 
 def _doses(read: _Rows) -> _Entry | None:

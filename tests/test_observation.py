@@ -254,7 +254,7 @@ def test_plates_count_in_the_comparison_of_shapes():
         (
             lambda: observe("y", dist.Normal(), obs={"values": yes([1.0]), "below": yes([True])}),
             DataError,
-            "the mapping of data holds 'below'; its entries are 'values' and any of 'missing', 'left', 'right', 'upper'",
+            "the mapping of data holds 'below'; its entries are 'values' and any of 'missing', 'left'",
         ),
         (lambda: observe("y", dist.Normal(), obs={"missing": yes([True])}), DataError, "lacks 'values'"),
         (
@@ -287,6 +287,43 @@ def test_a_mapping_says_what_the_marks_beside_it_would_say():
     assert sites.read(together) == sites.Tag("y", kind="observation", across="subject")
     bare = site_of(lambda: observe("y", dist.Normal(), obs={"values": np.zeros(3)}))
     assert isinstance(bare["fn"], dist.Normal)
+
+
+class Walk(dist.Distribution):
+    """A random walk along one event whose cells can be missing one by one."""
+
+    support = dist.constraints.real_vector
+    pytree_data_fields = ("gone",)
+
+    def __init__(self, gone):
+        self.gone = gone
+        super().__init__(gone.shape[:-1], gone.shape[-1:])
+
+    def without(self, missing):
+        return Walk(self.gone | missing)
+
+    def log_prob(self, value, intermediates=None):
+        steps = jnp.where(self.gone, 0.0, value)
+        return -jnp.sum(jnp.square(jnp.diff(steps)), axis=-1)
+
+
+def test_noise_with_memory_can_miss_single_cells():
+    values = yes([[1.0, np.nan, 2.0], [np.nan, 0.5, 1.0]])
+    walk = Walk(np.zeros((2, 3), bool))
+    site = site_of(lambda: observe("y", walk, obs={"values": values, "missing": np.isnan(values)}))
+    assert site["fn"].log_prob(site["value"]).tolist() == [-5.0, -0.5]
+    assert site["fn"].kinds(site["value"]).tolist() == [[0, 1, 0], [1, 0, 0]]
+    joint = site_of(lambda: observe("y", walk.to_event(1), obs=values, missing=True))
+    assert joint["fn"].log_prob(joint["value"]) == -5.5
+    with pytest.raises(ModelError, match="cannot be censored"):
+        site_of(lambda: observe("y", walk, obs=values, left=np.isnan(values)))
+
+
+def test_marks_of_whole_events_count_for_each_of_their_cells():
+    pairs = dist.Normal(np.zeros((3, 2)), 1.0).to_event(1)
+    values = {"values": np.ones((3, 2)), "missing": yes([False, True, False])}
+    site = site_of(lambda: observe("y", pairs, obs=values))
+    assert site["fn"].kinds(site["value"]).tolist() == [[0, 0], [1, 1], [0, 0]]
 
 
 def test_an_interval_may_begin_where_the_support_does():
