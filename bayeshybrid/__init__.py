@@ -10,6 +10,7 @@ configuration.prepare()
 
 from bayeshybrid import calibration as calibration  # noqa: E402
 from bayeshybrid import identifiability as identifiability  # noqa: E402
+from bayeshybrid import noise as noise  # noqa: E402
 from bayeshybrid import plots as plots  # noqa: E402
 from bayeshybrid import preflight as preflight  # noqa: E402
 from bayeshybrid import uncertainty as uncertainty  # noqa: E402

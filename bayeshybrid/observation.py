@@ -82,6 +82,7 @@ class Measured(dist.Distribution):
         self.missing, self.left, self.right, self.upper = (
             None if mark is None else jnp.broadcast_to(jnp.asarray(mark), joint) for mark in marks.values()
         )
+        self.base = self.base if self.missing is None else _left_out(self.base, self.missing)
         super().__init__(batch, base.event_shape, validate_args=validate_args)
 
     @property
@@ -187,6 +188,13 @@ def _own(base: dist.Distribution) -> int:
     """How many axes of an event are missing together."""
     cells = _cells(base)
     return 0 if hasattr(cells, "without") else len(cells.event_shape)
+
+
+def _left_out(base: Any, missing: Array) -> dist.Distribution:
+    """A series that knows which of its cells are missing; any other distribution as it is."""
+    if isinstance(base, dist.Independent):
+        return _left_out(base.base_dist, missing).to_event(base.reinterpreted_batch_ndims)
+    return base.without(missing) if hasattr(base, "without") else base
 
 
 def _at_lower_end(support: Any, value: Array) -> Bool[Array, "..."]:
