@@ -179,8 +179,8 @@ def _limited(sheet: Sheet, columns: Mapping[str, Column], cells: Cells, limits: 
     unknown = (kinds == UNQUANTIFIED) & np.isnan(low)
     if unknown.any():
         raise DataError(
-            f"{sheet.source}: {name} is {sheet.told(unknown, columns['value'].cells)}, below a limit that is not "
-            "given: give lower_limit=, a number or a column."
+            f"{sheet.source}: {name} lies below a limit that is not given in "
+            f"{sheet.told(unknown, columns['value'].cells)}: give lower_limit=, a number or a column."
         )
     for kind, limit, beyond in ((BELOW, low, values < low), (ABOVE, high, values > high)):
         here = (kinds == MEASURED) & beyond | ((kinds == UNQUANTIFIED) & (kind == BELOW))
