@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
 from bayeshybrid import configuration
 from bayeshybrid.faults import ModelError
+from bayeshybrid.findings import Finding, failed_units, failing_densities, failing_solves, percent, state_of
 from bayeshybrid.fit import MASS, FitCheck, check_fit
 from bayeshybrid.forecast import Forecast, forecast_draws
 from bayeshybrid.inference.convergence import reasons_in_words
@@ -33,37 +34,9 @@ LIMITS: dict[str, tuple[float, float]] = {
 }
 SCOUTED = 20
 SHOWN = 5
-TELLING = 0.75
+ROUNDING = 1e-5
 
 __all__ = ["Finding", "Implausible", "Preflight", "assess"]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of a preflight.
-
-    - `about`: what was looked at. `state`: how it came out, in the words of a verdict.
-    - `share`, `limits`: the share measured, and those above which it is a remark and a failure.
-    - `words`, `remedy`: what was found, and what to do about it.
-
-    ```python
-    from bayeshybrid.preflight import Finding
-    assert "narrow" in str(Finding("solving", "fail", 0.9, (0.05, 0.5), "90 % fail", "narrow the prior"))
-    ```
-    """
-
-    about: str
-    state: State
-    share: float
-    limits: tuple[float, ...]
-    words: str
-    remedy: str = ""
-
-    def __str__(self) -> str:
-        limits = ", ".join(f"{100 * limit:.0f} %" for limit in self.limits)
-        held = f" (limits {limits})" if self.limits else ""
-        mend = f". {self.remedy}" if self.remedy and self.state != "pass" else ""
-        return f"{self.state:<17} {self.about}: {self.words}{held}{mend}"
 
 
 @dataclass(frozen=True)
@@ -149,7 +122,8 @@ def assess(
     - `key`: an integer or a JAX key.
     - `plausible`: name of a solve, derived quantity, unknown or observed site to the range `(low, high)` in its
       unit beyond which nobody would believe it, `None` for an open end; or label to range, such as
-      `{"path": {"hare": (0, 500)}}`. A draw with any entry outside counts as implausible. Of an observed site
+      `{"path": {"hare": (0, 500)}}`. A draw with any entry outside, by more than 1e-5 of the larger end, counts as
+      implausible. Of an observed site
       the conditional mean is compared. Without it each observed site gets a range from its data: where all are
       positive from a tenth of the smallest to ten times the largest, else their range widened tenfold.
     - `draws`: how many draws of the prior.
@@ -191,8 +165,8 @@ def assess(
     inside, outside = _against_data(check, told["initial"])
     findings = [
         *_improper(proper),
-        *_solving(target, told, failures, limits["failed"]),
-        *_densities(told, limits["failed"]),
+        *failing_solves(target, told, failures, limits["failed"]),
+        *failing_densities(told, limits["failed"]),
         *(_plausibility(prior, name, one, limits["implausible"]) for name, one in implausible.items()),
         *(_expected(name, inside[name], outside[name], limits["outside"]) for name in inside),
     ]
@@ -200,7 +174,7 @@ def assess(
         findings=tuple(findings),
         failed_share=sum(failures.values()),
         failures=failures,
-        failed_units=_failed_units(target, told["reasons"]),
+        failed_units=failed_units(target, told["reasons"]),
         implausible=implausible,
         inside=inside,
         outside={name: lines[:SHOWN] for name, lines in outside.items()},
@@ -222,112 +196,11 @@ def _limits(given):
     return {**LIMITS, **(given or {})}
 
 
-def _state(share: float, limits: tuple[float, float]) -> State:
-    return "pass" if share <= limits[0] else "pass with remarks" if share <= limits[1] else "fail"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %" if share == 0 or share >= 0.01 else f"{100 * share:.1g} %"
-
-
-# Solving
-
-
 def _improper(proper):
     if proper:
         return []
     words = "a prior is improper, so that it was drawn from -2 to 2 on the unconstrained scale"
     return [Finding("prior", "not assessable", float("nan"), (), words, "Give it a proper prior")]
-
-
-def _solving(target, told, failures, limits):
-    if not target.layout.solves:
-        return []
-    share = sum(failures.values())
-    if not share:
-        return [Finding("solving", "pass", 0.0, limits, "every draw can be solved")]
-    reasons = "; ".join(f"{_percent(one)} {reason}" for reason, one in failures.items())
-    failed = np.any([r.reshape(len(r), -1).any(axis=1) for r in told["reasons"].values()], axis=0)
-    telling = _telling(target, told["values"], failed)
-    words = (
-        f"{_percent(share)} of the draws cannot be solved ({reasons}){_units_words(target, told['reasons'])}"
-    )
-    names = ", ".join(one.name for one in telling)
-    blame = "".join(f"; draws that fail have {one}" for one in telling)
-    remedy = (
-        f"Narrow the prior of {names or 'what the field depends on'}, or raise max_steps or the tolerances"
-    )
-    return [Finding("solving", _state(share, limits), share, limits, words + blame, remedy)]
-
-
-class _Telling(NamedTuple):
-    """An unknown that tells failed draws from solved ones."""
-
-    name: str
-    side: str
-    failed: float
-    solved: float
-
-    def __str__(self) -> str:
-        return f"{self.side} {self.name} (median {self.failed:.3g}, of those solved {self.solved:.3g})"
-
-
-def _telling(target, values, failed):
-    """Scalar unknowns by which a failed draw is told from a solved one in three of four pairs; two at most."""
-    found = []
-    if failed.all() or not failed.any():
-        return found
-    for site in target.layout.latent:
-        if site.tag.kind == "weight" or np.ndim(values[site.name]) != 1:
-            continue
-        drawn = values[site.name]
-        ranks = np.argsort(np.argsort(drawn))
-        n, m = failed.sum(), (~failed).sum()
-        above = (ranks[failed].sum() - n * (n - 1) / 2) / (n * m)
-        if max(above, 1 - above) > TELLING:
-            side = "high" if above > 0.5 else "low"
-            medians = float(np.median(drawn[failed])), float(np.median(drawn[~failed]))
-            found.append((max(above, 1 - above), _Telling(site.name, side, *medians)))
-    return [one for _, one in sorted(found, key=lambda pair: -pair[0])[:2]]
-
-
-def _failed_units(target, reasons):
-    """Share of failed draws by solve and unit."""
-    found = {}
-    for solve in target.layout.solves:
-        codes = reasons[solve.name]
-        if codes.ndim == 2:
-            across = solve.across or "unit"
-            labels = target.labels.get(across) or tuple(map(str, range(codes.shape[1])))
-            shares = np.mean(codes > 0, axis=0)
-            found[solve.name] = {f"{across} {n}": float(x) for n, x in zip(labels, shares, strict=True)}
-    return found
-
-
-def _units_words(target, reasons):
-    """The units that fail more than twice as often as the typical one."""
-    words = []
-    for solve, shares in _failed_units(target, reasons).items():
-        typical = float(np.median(list(shares.values())))
-        odd = {unit: share for unit, share in shares.items() if share > max(2 * typical, 0.01)}
-        if odd:
-            worst_units = sorted(odd, key=lambda unit: -odd[unit])[:SHOWN]
-            told = ", ".join(f"{unit} {_percent(odd[unit])}" for unit in worst_units)
-            words.append(f"; in {solve} above all {told}")
-    return "".join(words)
-
-
-def _densities(told, limits):
-    """Draws that are solved and yet give a site no finite log probability."""
-    solved = np.all([r.reshape(len(r), -1).max(axis=1) == 0 for r in told["reasons"].values()], axis=0)
-    lines = []
-    for name, finite in told["finite"].items():
-        share = float(np.mean(~finite & solved))
-        if share and not name.startswith("_"):
-            words = f"{_percent(share)} of the draws give it no finite log probability"
-            remedy = "Look for noise or shares that can be negative, and for values far out in a tail"
-            lines.append(Finding(name, _state(share, limits), share, limits, words, remedy))
-    return lines
 
 
 # Plausible ranges
@@ -337,7 +210,9 @@ def _implausible(prior, check, name, wanted: Range):
     draws = _compared(prior, name)
     if not wanted.stated:
         draws = draws[:, check.kinds[name] != MISSING]
-    low, high = draws < wanted.low, draws > wanted.high
+    ends = np.abs(np.where(np.isfinite([wanted.low, wanted.high]), [wanted.low, wanted.high], 0.0))
+    slack = ROUNDING * ends.max(axis=0)  # a solver's zero is not quite zero
+    low, high = draws < wanted.low - slack, draws > wanted.high + slack
     below, above = (side.reshape(len(draws), -1).any(axis=1) for side in (low, high))
     share, under, over = (float(np.mean(side)) for side in (below | above, below, above))
     return Implausible(share, under, over, wanted.low, wanted.high, wanted.stated)
@@ -356,19 +231,26 @@ def _plausibility(prior, name, found, limits):
     said = prior.latent.get(name) or prior.observed[name]
     unit = f" {said.unit}" if said.unit else ""
     if np.ndim(found.low):
-        pairs = zip(said.labels, found.low, found.high, strict=True)
-        limited = [f"{label} {a:.3g} to {b:.3g}" for label, a, b in pairs if np.isfinite(a) or np.isfinite(b)]
-        between = f"{', '.join(limited)}{unit}"
+        ends = zip(said.labels, found.low, found.high, strict=True)
+        between = ", ".join(
+            f"{label} {_between(*pair)}" for label, *pair in ends if np.any(np.isfinite(pair))
+        )
     else:
-        between = f"{found.low:.3g} to {found.high:.3g}{unit}"
+        between = _between(found.low, found.high)
     source = "" if found.stated else ", a range made from the data"
-    words = f"{_percent(found.share)} of the draws leave {between}{source}"
-    sides = [f"{_percent(x)} {side}" for x, side in ((found.below, "below"), (found.above, "above")) if x]
-    words += f" ({', '.join(sides)})" if sides else ""
+    sides = [f"{percent(x)} {side}" for x, side in ((found.below, "below"), (found.above, "above")) if x]
+    how_many = f"{percent(found.share)} of the draws leave" if sides else "no draw leaves"
+    words = f"{how_many} the range {between}{unit}{source}" + (f" ({', '.join(sides)})" if sides else "")
     remedy = (
         "Narrow the priors on which it rests" if found.stated else "State plausible=, or narrow the priors"
     )
-    return Finding(name, _state(found.share, limits), found.share, limits, words, remedy)
+    return Finding(name, state_of(found.share, limits), found.share, limits, words, remedy)
+
+
+def _between(low, high):
+    if np.isinf(low):
+        return f"up to {high:.3g}"
+    return f"from {low:.3g}" if np.isinf(high) else f"{low:.3g} to {high:.3g}"
 
 
 # The data
@@ -434,7 +316,7 @@ def _expected(name, inside, outside, limits):
     remedy = (
         "The priors do not expect these data: look at units and at the model, else move or widen the priors"
     )
-    return Finding(f"data of {name}", _state(share, limits), share, limits, words, remedy)
+    return Finding(f"data of {name}", state_of(share, limits), share, limits, words, remedy)
 
 
 def _warnings(target, scouts, scaled, check):
