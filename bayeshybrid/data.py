@@ -291,6 +291,8 @@ def support_in_words(support: Any) -> str:
         return {"Positive": "positive"}.get(support, support)
     while hasattr(support, "base_constraint"):
         support = support.base_constraint
+    if hasattr(support, "words"):
+        return support.words
     kind = type(support).__name__.strip("_")
     low, high = (getattr(support, end, None) for end in ("lower_bound", "upper_bound"))
     try:

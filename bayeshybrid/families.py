@@ -16,7 +16,9 @@ import numpyro.distributions as dist
 from jax.scipy.special import polygamma
 from jaxtyping import Array, Float
 
+from bayeshybrid.autocorrelation import Autocorrelated
 from bayeshybrid.moments import conditional_moments
+from bayeshybrid.noise_kinds import Counts, NormalOrExact, OverdispersedCounts, SummaryCell
 
 QUADRATURE_STEP = 0.125
 SAMPLED_POINTS = 512
@@ -61,7 +63,7 @@ def stated_information(
     - `closed`: use the closed forms.
 
     **Returns:** the parameters, differentiable, and their information, held fixed; `None` for vectors other than
-    categories and the multivariate normal, for mixtures, and for the uniform distribution.
+    categories, the multivariate normal and autocorrelated series, for mixtures, and for the uniform distribution.
 
     ```python
     from bayeshybrid.families import stated_information
@@ -75,6 +77,8 @@ def stated_information(
         return _categories(inner, shape)
     if isinstance(inner, dist.MultivariateNormal | dist.LowRankMultivariateNormal):
         return _multivariate(inner, shape)
+    if isinstance(inner, Autocorrelated):
+        return _series(inner, shape)
     if inner.event_shape:
         return None
     known = next((FAMILIES[kind] for kind in type(inner).__mro__ if kind in FAMILIES), None)
@@ -147,13 +151,26 @@ def _beta(one, zero):
     return [[polygamma(1, one) - joint, -joint], [-joint, polygamma(1, zero) - joint]]
 
 
+def _normal_or_exact(loc, scale, exact):
+    """A cell without noise is predicted without doubt, which tells nothing by its slope."""
+    noisy = 1.0 - exact
+    return [noisy / scale**2, 2 * noisy / scale**2, jnp.zeros_like(loc)]
+
+
+def _summary(loc, sd, n, spread):
+    """Of the mean that of a normal cell; of the standard deviation two for each degree of freedom."""
+    degrees = jnp.maximum(n - 1.0, 0.0)
+    by_mean = jnp.where(spread > 0, 0.0, n / sd**2)
+    by_sd = jnp.where(spread > 0, 2 * degrees, 2.0 * (n >= 1.0)) / sd**2
+    return [by_mean, by_sd, jnp.zeros_like(sd), jnp.zeros_like(sd)]
+
+
 def _overdispersed(mean, concentration):
     """By mean and concentration, which tell nothing of each other; that of the concentration is summed."""
-    by_mean = 1 / (mean + mean**2 / concentration)
+    possible = (mean > 0.0) & (concentration > 0.0)
+    by_mean = jnp.where(possible, 1 / (mean + mean**2 / concentration), jnp.nan)
     block, _ = _over_counts(
-        lambda k: dist.NegativeBinomial2(mean, k),
-        (concentration,),
-        dist.NegativeBinomial2(mean, concentration),
+        lambda k: OverdispersedCounts(mean, k), (concentration,), OverdispersedCounts(mean, concentration)
     )
     return [by_mean, block[:, 0, 0]]
 
@@ -167,6 +184,7 @@ def _binomial_logits(logits, count):
 
 
 FAMILIES: dict[type, tuple[Callable[[Any], tuple[Any, ...]], Callable[..., Any]]] = {
+    NormalOrExact: (lambda d: (d.loc, d.scale, d.exact), _normal_or_exact),
     dist.Normal: (lambda d: (d.loc, d.scale), _normal),
     dist.LogNormal: (lambda d: (d.loc, d.scale), _normal),
     dist.Laplace: (lambda d: (d.loc, d.scale), lambda loc, scale: [1 / scale**2, 1 / scale**2]),
@@ -174,7 +192,9 @@ FAMILIES: dict[type, tuple[Callable[[Any], tuple[Any, ...]], Callable[..., Any]]
     dist.Exponential: (lambda d: (d.rate,), lambda rate: [1 / rate**2]),
     dist.Gamma: (lambda d: (d.concentration, d.rate), _gamma),
     dist.Beta: (lambda d: (d.concentration1, d.concentration0), _beta),
-    dist.Poisson: (lambda d: (d.rate,), lambda rate: [1 / rate]),
+    dist.Poisson: (lambda d: (d.rate,), lambda rate: [1 / jnp.where(rate > 0.0, rate, 0.0)]),
+    OverdispersedCounts: (lambda d: (d.expected, d.concentration), _overdispersed),
+    SummaryCell: (lambda d: (d.loc, d.sd, d.n, d.spread), _summary),
     dist.GammaPoisson: (lambda d: (d.concentration / d.rate, d.concentration), _overdispersed),
     dist.BernoulliProbs: (lambda d: (d.probs,), lambda probs: [1 / (probs * (1 - probs))]),
     dist.BernoulliLogits: (
@@ -186,8 +206,12 @@ FAMILIES: dict[type, tuple[Callable[[Any], tuple[Any, ...]], Callable[..., Any]]
 }
 # For censored cells: the same families from the same parameters
 MAKERS: dict[type, Callable[..., Any]] = {
+    NormalOrExact: lambda loc, scale, exact: NormalOrExact(loc, scale),
     dist.Normal: dist.Normal,
     dist.LogNormal: dist.LogNormal,
+    Counts: Counts,
+    OverdispersedCounts: OverdispersedCounts,
+    SummaryCell: SummaryCell,
     dist.Laplace: dist.Laplace,
     dist.Exponential: dist.Exponential,
     dist.Gamma: dist.Gamma,
@@ -230,6 +254,49 @@ def _multivariate(inner, shape):
         parameters = jnp.concatenate([parameters, turned.reshape(len(turned), -1)], axis=1)
     count, width = parameters.shape
     return Stated(parameters, jnp.broadcast_to(jnp.eye(width), (count, width, width)), jnp.zeros(count))
+
+
+def _series(inner, shape):
+    """Means, log sds, log timescale and white share of series, and the information of a normal vector about them.
+
+    Of the mean it is the inverse covariance; of whatever the covariance S depends on `tr(S^-1 dS S^-1 dS) / 2`
+    (Mardia and Marshall 1984), written with the correlations R: `R^-1 R + 1` entry by entry for the log sds.
+    """
+    wide = inner.expand(shape)
+    size = inner.event_shape[0]
+    known = (~wide.skipped).reshape(-1, size)
+    sd = jnp.where(known, wide.sd.reshape(-1, size), 1.0)
+    columns = [jnp.where(known, wide.loc.reshape(-1, size), 0.0), jnp.log(sd)]
+    columns += [jnp.log(wide.timescale).reshape(-1, 1)]
+    columns += [] if wide.white is None else [wide.white.reshape(-1, 1)]
+    fixed = jax.lax.stop_gradient((wide.times, wide.timescale, wide.white))
+    information = jax.vmap(_of_series)(
+        jax.lax.stop_gradient(sd), known, *(None if x is None else x.reshape(len(known), -1) for x in fixed)
+    )
+    return Stated(jnp.concatenate(columns, axis=1), information, jnp.zeros(len(known)))
+
+
+def _of_series(sd, known, times, timescale, white):
+    """Of one series; cells that were not measured stand apart from the others and count nothing."""
+    size = len(sd)
+    eye = jnp.eye(size)
+    other = known[:, None] & known[None, :] & (eye == 0)
+    gaps = jnp.where(other, jnp.abs(times[:, None] - times[None, :]), 0.0) / timescale[0]
+    decay = jnp.where(other, jnp.exp(-gaps), 0.0)
+    share = 1.0 if white is None else 1.0 - white[0]
+    correlations = eye + share * decay
+    inverse = jnp.linalg.inv(correlations)
+    slopes = [share * decay * gaps] + ([] if white is None else [-decay])
+    turned = [inverse @ slope for slope in slopes]
+    of_mean = inverse / (sd[:, None] * sd[None, :])
+    of_sd = inverse * correlations + eye
+    of_rest = 0.5 * jnp.stack([jnp.stack([jnp.sum(a * b.T) for b in turned]) for a in turned])
+    cross = jnp.stack([jnp.diagonal(a) for a in turned], axis=1)
+    of_mean, of_sd = (jnp.where(known[:, None] & known[None, :], x, 0.0) for x in (of_mean, of_sd))
+    covariance = jnp.concatenate(
+        [jnp.concatenate([of_sd, cross], axis=1), jnp.concatenate([cross.T, of_rest], axis=1)]
+    )
+    return jax.scipy.linalg.block_diag(of_mean, covariance)
 
 
 # Any other family of single numbers: the mean of score score'

@@ -16,6 +16,7 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Float, Int
 from numpyro.distributions.distribution import ExpandedDistribution, Independent, MaskedDistribution
 
+from bayeshybrid.autocorrelation import Autocorrelated
 from bayeshybrid.families import maker, stated_information
 from bayeshybrid.observation import EXACT as MEASURED_EXACT
 from bayeshybrid.observation import MISSING as MEASURED_MISSING
@@ -39,7 +40,7 @@ class Cells(NamedTuple):
     - `information`: Fisher information of a row, zero where nothing was measured.
     - `error`: relative error of the information where it comes from draws or sums, zero where it is exact.
     - `told`: `COUNTED`, `MISSING`, `CENSORED` (only whether it lay beyond its limit counts) or `LEFT_OUT` (no
-      information could be computed).
+      information could be computed). Of an autocorrelated series, which is one row, an entry for each of its cells.
 
     ```python
     from bayeshybrid.noise_information import cell_information
@@ -51,7 +52,7 @@ class Cells(NamedTuple):
     parameters: Float[Array, "cells parameters"]
     information: Float[Array, "cells parameters parameters"]
     error: Float[Array, " cells"]
-    told: Int[Array, " cells"]
+    told: Int[Array, " entries"]
 
 
 def cell_information(distribution: dist.Distribution, value: Any, scale: Any = None) -> Cells:
@@ -67,8 +68,8 @@ def cell_information(distribution: dist.Distribution, value: Any, scale: Any = N
     - `value`: the data.
     - `scale`: what the model multiplies the log probability by.
 
-    **Returns:** `Cells`. Vectors other than categories and the multivariate normal are left out, and so are
-    mixtures and the uniform distribution, whose ends the score does not know.
+    **Returns:** `Cells`. Vectors other than categories, the multivariate normal and autocorrelated series are left
+    out, and so are mixtures and the uniform distribution, whose ends the score does not know.
 
     ```python
     from bayeshybrid.noise_information import cell_information
@@ -85,7 +86,9 @@ def cell_information(distribution: dist.Distribution, value: Any, scale: Any = N
         zero = jnp.zeros((count, 1))
         return Cells(zero, zero[..., None], zero[:, 0], jnp.full(count, LEFT_OUT))
     cells = _counted(found)
-    if wrap is not None:
+    if isinstance(inner, Autocorrelated):
+        cells = _cell_by_cell(cells, inner, shape)
+    elif wrap is not None:
         cells = _as_measured(cells, inner, wrap, jnp.broadcast_to(value, joint), shape)
     if mask is not None:
         cells = _without(cells, ~jnp.ravel(jnp.broadcast_to(mask, shape)))
@@ -171,8 +174,17 @@ def _without(cells, gone):
     return cells._replace(
         information=jnp.where(gone[:, None, None], 0.0, cells.information),
         error=jnp.where(gone, 0.0, cells.error),
-        told=jnp.where(gone, MISSING, cells.told),
+        told=jnp.where(jnp.repeat(gone, len(cells.told) // max(len(gone), 1)), MISSING, cells.told),
     )
+
+
+def _cell_by_cell(series, inner, shape):
+    """Series whose cells are told one by one; the missing ones were left out of the information."""
+    told = jnp.repeat(series.told, inner.event_shape[0])
+    if inner.missing is None:
+        return series._replace(told=told)
+    missing = jnp.broadcast_to(inner.missing, (*shape, *inner.event_shape))
+    return series._replace(told=jnp.where(jnp.ravel(missing), MISSING, told))
 
 
 def _as_measured(cells, inner, wrap, value, shape):

@@ -8,7 +8,9 @@ Where the size s of the noise is unknown, data moved once and for all would be n
 large. Here the data move with the current s, and the data's say in s is `-e^2 log s` instead of `-log s`, with e the
 same number that moves the cell. In linear regression under flat priors for the coefficients and log s the point
 where all slopes vanish is then a draw of their joint posterior: with residuals r of the least-squares fit and
-hat matrix H it has `s^2 = |r|^2 / |(1 - H) e|^2` and fitted values `H (y + s e)`.
+hat matrix H it has `s^2 = |r|^2 / |(1 - H) e|^2` and fitted values `H (y + s e)`. The standard deviation of n
+replicates is the sum of n - 1 such terms, `-x log s` with x a chi squared number, and a series with memory is a
+chain of cells, each about its mean given those before it.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Float
 from numpyro.distributions.distribution import ExpandedDistribution, Independent, MaskedDistribution
 
+from bayeshybrid.autocorrelation import Autocorrelated
+from bayeshybrid.noise_kinds import NormalOrExact, SummaryCell
 from bayeshybrid.observation import EXACT, MISSING, Measured
 from bayeshybrid.survey import normal_scores
 from bayeshybrid.target import Target, log_prob
@@ -29,6 +33,7 @@ from bayeshybrid.tracing import JACOBIAN, abstract
 
 # Families in which the noise is a size times a number about a location (on the log scale for the second)
 LOCATED = (dist.Normal, dist.LogNormal, dist.StudentT, dist.Laplace, dist.Logistic, dist.Cauchy)
+NEWTON_STEPS = 4
 
 __all__ = ["Perturbation", "perturbation", "randomised_density", "unscored"]
 
@@ -148,10 +153,14 @@ def _observed_terms(site, name, moved, scale):
     if name not in moved.data:
         return jnp.sum(scale * kept * moved.weights[name] * cells), held_out
     weight = jnp.where(_rough(site["fn"], site["value"], cells), moved.weights[name], 1.0)
-    scores, log_sizes = _scores(site["fn"], site["value"], steady=True), _log_sizes(site["fn"], site["value"])
-    noise, kept_scores = moved.data[name], _along_first(moved.kept[name], scores)
+    noise = moved.data[name]
+    scores, growth = (
+        _scores(site["fn"], site["value"], steady=True),
+        _growth(site["fn"], site["value"], noise),
+    )
+    kept_scores = _along_first(moved.kept[name], scores)
     shift = jnp.sum(jnp.sqrt(scale) * kept_scores * noise * scores)
-    growth = jnp.sum(jnp.sqrt(scale) * kept_scores * moved.randomised * (noise**2 - 1.0) * log_sizes)
+    growth = jnp.sum(jnp.sqrt(scale) * kept_scores * moved.randomised * growth)
     return jnp.sum(scale * kept * weight * cells) - shift - growth, held_out
 
 
@@ -182,10 +191,18 @@ def _rough(distribution, value, cells):
     """Cells that are known to lie below, above or between: they are weighted instead of moved."""
     while isinstance(distribution, Independent | ExpandedDistribution | MaskedDistribution):
         distribution = distribution.base_dist
-    if not isinstance(distribution, Measured):
+    if not isinstance(distribution, Measured) or _is_series(distribution):
         return jnp.zeros(cells.shape, bool)
     kinds = distribution.kinds(value)
     return (kinds != EXACT) & (kinds != MISSING)
+
+
+def _is_series(distribution):
+    """Whether cells of noise with memory may be missing; they cannot be known to lie below or above."""
+    base = distribution.base
+    while isinstance(base, Independent):
+        base = base.base_dist
+    return isinstance(base, Autocorrelated)
 
 
 def _scores(distribution, value, steady=False):
@@ -202,6 +219,14 @@ def _scores(distribution, value, steady=False):
             return None
         known = distribution._mask if masked else distribution.kinds(value) == EXACT
         return jnp.where(_like(known, scores), scores, 0.0)
+    if isinstance(distribution, Autocorrelated):
+        mean, sizes = distribution.conditionals(value)
+        sizes = jax.lax.stop_gradient(sizes) if steady else sizes
+        return jnp.where(sizes > 0.0, (value - mean) / jnp.where(sizes > 0.0, sizes, 1.0), 0.0)
+    if isinstance(distribution, SummaryCell):  # what is moved is the mean
+        sizes = distribution.sd / jnp.sqrt(jnp.maximum(distribution.n, 1.0))
+        scores = (value - distribution.loc) / (jax.lax.stop_gradient(sizes) if steady else sizes)
+        return jnp.where(distribution.spread | distribution.silent, 0.0, scores)
     if isinstance(distribution, dist.MultivariateNormal):
         centred = value - distribution.loc
         factor = jnp.asarray(distribution.scale_tril)
@@ -219,6 +244,8 @@ def _scores(distribution, value, steady=False):
     if isinstance(distribution, dist.Beta):  # JAX has no derivative of the beta function by its shapes
         shapes = (distribution.concentration1, distribution.concentration0)
         distribution = dist.Beta(*jax.lax.stop_gradient(shapes))
+    if isinstance(distribution, NormalOrExact):
+        return jnp.where(distribution.exact, 0.0, normal_scores(distribution, value))
     if isinstance(distribution, dist.Normal | dist.LogNormal):
         return normal_scores(distribution, value)
     try:
@@ -228,18 +255,51 @@ def _scores(distribution, value, steady=False):
     return normal_scores(distribution, value)
 
 
-def _log_sizes(distribution, value):
-    """Log of the size of the noise entry by entry; zero where it has none or nothing was measured exactly."""
+def _growth(distribution, value, noise):
+    """By how much the say of each entry in the log size of its noise grows, times that log size."""
     if isinstance(distribution, Independent | ExpandedDistribution):
-        return _log_sizes(distribution.base_dist, value)
+        return _growth(distribution.base_dist, value, noise)
     if isinstance(distribution, MaskedDistribution | Measured):
         masked = isinstance(distribution, MaskedDistribution)
-        sizes = _log_sizes(distribution.base_dist if masked else distribution.base, value)
+        growth = _growth(distribution.base_dist if masked else distribution.base, value, noise)
         known = distribution._mask if masked else distribution.kinds(value) == EXACT
-        return jnp.where(_like(known, sizes), sizes, 0.0)
-    if isinstance(distribution, LOCATED):
-        return jnp.broadcast_to(jnp.log(jnp.asarray(distribution.scale)), jnp.shape(value))
-    return jnp.zeros(jnp.shape(value))
+        return jnp.where(_like(known, growth), growth, 0.0)
+    if isinstance(distribution, SummaryCell):
+        degrees = distribution.degrees
+        more = jnp.where(distribution.spread, _chi_squared(noise, degrees) - degrees, noise**2 - 1.0)
+        return jnp.where(distribution.silent, 0.0, more * jnp.log(distribution.sd))
+    if isinstance(distribution, Autocorrelated):
+        sizes = distribution.conditionals(value)[1]
+    elif isinstance(distribution, LOCATED):
+        sizes = jnp.broadcast_to(jnp.asarray(distribution.scale), jnp.shape(value))
+        sizes = (
+            jnp.where(distribution.exact, 0.0, sizes) if isinstance(distribution, NormalOrExact) else sizes
+        )
+    else:
+        return jnp.zeros(jnp.shape(value))
+    return (noise**2 - 1.0) * jnp.where(sizes > 0.0, jnp.log(jnp.where(sizes > 0.0, sizes, 1.0)), 0.0)
+
+
+def _chi_squared(score, degrees):
+    """The chi squared number whose normal score this is.
+
+    By Newton's method for its cube root, of which the normal score is nearly linear (Wilson and Hilferty 1931); far
+    down the start is the leading term of the distribution function.
+    """
+    half = 0.5 * degrees
+    share = 2.0 / (9.0 * degrees)
+    log_low = (jax.scipy.stats.norm.logcdf(score) + jax.scipy.special.gammaln(half + 1.0)) / half
+    low = jnp.cbrt(2.0 * jnp.exp(log_low) / degrees)
+    root = jnp.maximum(1.0 - share + score * jnp.sqrt(share), jnp.minimum(low, 1.0))
+    for _ in range(NEWTON_STEPS):
+        x = half * root**3
+        found = jax.scipy.special.ndtri(jax.scipy.special.gammainc(half, x))
+        log_slope = (
+            (half - 1.0) * jnp.log(x) - x - jax.scipy.special.gammaln(half) + jnp.log(3.0 * half * root**2)
+        )
+        step = (found - score) * jnp.exp(jax.scipy.stats.norm.logpdf(found) - log_slope)
+        root = jnp.maximum(root - step, 0.5 * root)
+    return degrees * root**3
 
 
 def _scores_of_student(distribution, value):
