@@ -23,8 +23,8 @@ from case_studies.predator_prey.tables import (
     forecast_rows,
     inside,
     unknowns,
-    write,
 )
+from case_studies.writing import write
 
 STEPS_A_YEAR = 4
 SAMPLED = 1000
