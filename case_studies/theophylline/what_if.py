@@ -109,7 +109,7 @@ def answers(contrast: Any, subjects: Mapping[str, int]) -> list[Answer]:
                     error=_error(rows.mean(axis=1)),
                     event=event,
                     probability=float(share.mean()),
-                    probability_error=_error(share),
+                    probability_error=max(_error(share), 0.5 / len(share)),  # what never happened may yet
                 )
             )
     return found
@@ -121,8 +121,5 @@ def _told(draws):
 
 
 def _error(values):
-    """The draws are every so many of the chain, hardly correlated; what is drawn anew for one belongs together."""
-    # Half an event and half a non-event keep the error of what never happened above zero.
-    n = len(values)
-    spread = max(float(values.std(ddof=1)), 0.5 / np.sqrt(n))
-    return spread / np.sqrt(n)
+    """Of a mean. The draws are some of the chain's, hardly correlated; what is drawn anew for one belongs together."""
+    return float(values.std(ddof=1) / np.sqrt(len(values)))
