@@ -197,7 +197,6 @@ def _scores_of_ranks(sets):
 
 def _score_unit(y, drawn, table):
     """Scores of the values of one unit, `(n,)`, of each replicate among all, `(K, n)`, and why not decorrelated."""
-    from scipy.linalg import solve_triangular
     from scipy.special import ndtri
 
     sets, n = drawn.shape
@@ -205,8 +204,8 @@ def _score_unit(y, drawn, table):
     y, drawn = (y - centre) / scale, (drawn - centre) / scale
     factor, note = _factor(drawn)
     if factor is not None:
-        y = solve_triangular(factor, y, lower=True)
-        drawn = solve_triangular(factor, drawn.T, lower=True).T
+        inverse = np.linalg.inv(factor)
+        y, drawn = inverse @ y, drawn @ inverse.T
         j = np.arange(1, n + 1)
         y = y / np.sqrt((1 + 1 / sets) * (sets - 1) * (sets - 2) / ((sets - j) * (sets - j - 1)))
     below = np.mean(np.where(drawn == y, 0.5, drawn < y), axis=0)

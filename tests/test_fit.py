@@ -176,3 +176,93 @@ def test_nothing_measured_is_no_error(generator):
     found = check(two_columns, data, generator)
     assert found.inside["y"] == (0, 0)
     assert found.probabilities["y"] == {}
+
+
+SUBJECTS = 6
+
+
+def subjects(times, y=None, left=None):
+    """Subjects whose levels differ with sd 2 about 10; measured with noise 0.5."""
+    level = bh.parameter(
+        "level",
+        dist.Normal(10.0, 0.1),
+        across="subject",
+        size=len(times),
+        spread=dist.LogNormal(np.log(2.0), 0.01),
+    )
+    path = numpyro.deterministic("path", level[:, None] - 0.1 * times)
+    noise = dist.Normal(path, 0.5)
+    return bh.observe("y", noise, obs=y, left=left, missing=True, across="subject", unit="mg/L")
+
+
+HOURS = np.tile(np.arange(7.0), (SUBJECTS, 1))
+LEVELS = np.array([8.0, 9.0, 11.5, 10.5, 12.0, 9.5])
+
+
+def of_subjects(y, generator, new=(), left=None, levels=LEVELS):
+    """The check of a posterior in which every subject's level is known but for 0.1."""
+    q = np.zeros((4, 250, 2 + SUBJECTS))
+    q[..., 0], q[..., 1] = 10.0, np.log(2.0)
+    q[..., 2:] = (levels - 10.0) / 2 + 0.05 * generator.normal(size=(4, 250, SUBJECTS))
+    data = {"times": HOURS, "y": y, "left": np.zeros(y.shape, bool) if left is None else left}
+    return from_draws(subjects, data, q).check(key=1, new=new)
+
+
+def measured(generator):
+    return LEVELS[:, None] - 0.1 * HOURS + 0.5 * generator.normal(size=HOURS.shape)
+
+
+def test_units_keep_what_was_inferred_or_are_drawn_anew(generator):
+    y = measured(generator)
+    kept, anew = of_subjects(y, generator), of_subjects(y, generator, new=("subject",))
+    assert np.allclose(kept.replicated["y"].sd, np.hypot(0.5, 0.1), rtol=0.1)
+    assert np.allclose(anew.replicated["y"].sd, np.hypot(0.5, 2.0), rtol=0.12)
+    assert np.allclose(anew.replicated["y"].mean, 10.0 - 0.1 * HOURS, atol=0.3)
+    # the first score of a subject tells where its level lies among subjects, whatever its later values repeat
+    first = (y[:, 0] - 10.0) / np.hypot(0.5, 2.0)
+    assert np.allclose(anew.scores["y"][:, 0], first, atol=0.2)
+    assert kept.new == ()
+    assert str(anew).endswith("replicated data are of subject drawn anew")
+    assert not any(row.unusual for found in (kept, anew) for row in found.by_unit["y"])
+
+
+def test_the_subject_that_stands_out_is_named(generator):
+    y = measured(generator)
+    y[4] += 1.0
+    found = of_subjects(y, generator)
+    assert [row.unit for row in found.by_unit["y"] if row.unusual] == ["subject 4"]
+    assert [row.count for row in found.by_unit["y"]] == [7] * SUBJECTS
+    assert sum(row.inside for row in found.by_unit["y"]) == found.inside["y"][0]
+    assert "  subject 4: its scores are" in str(found)
+    assert str(found).count("in sample") == 1
+
+
+def test_censored_and_missing_cells_of_subjects_have_no_score(generator):
+    y, left = measured(generator), np.zeros(HOURS.shape, bool)
+    left[0, 5:], y[1, 3:] = True, np.nan
+    y[0, 5:] = 8.0
+    found = of_subjects(y, generator, new=("subject",), left=left)
+    assert np.argwhere(np.isnan(found.scores["y"])).tolist() == np.argwhere(left | np.isnan(y)).tolist()
+    assert [row.count for row in found.by_unit["y"]] == [5, 3, 7, 7, 7, 7]
+    checked = found.by_time("times")
+    assert checked.counts.tolist() == [6, 6, 6, 5, 5, 5, 5]
+    assert checked.below.tolist() == [0, 0, 0, 0, 0, 0.2, 0.2]
+    assert np.all(checked.below_simulated[5:, 1] > 0)
+    assert checked.unit == "mg/L"
+
+
+def test_sites_of_classes_and_of_one_draw_have_no_scores(generator):
+    found = check(classes, {"y": np.repeat([0, 1, 2, 3], 10)}, generator)
+    assert np.isnan(found.scores["y"]).all()
+    assert found.by_unit == {"y": ()}
+    with pytest.raises(bh.ModelError, match="have no quantiles"):
+        found.by_time("y", "y")
+    single = check(bare, {"y": np.array([0.5, -1.0, 4.0])}, generator)
+    assert np.isnan(single.scores["y"]).all()
+
+
+def test_counts_have_scores(generator):
+    found = check(counts, {"y": generator.poisson(0.4, size=30)}, generator)
+    assert found.errors["y"].decorrelated
+    assert abs(found.scores["y"].mean()) < 0.6
+    assert "normal scores of 30 values" in str(found)
