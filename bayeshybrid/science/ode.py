@@ -6,8 +6,8 @@ says why in its `reason`, and its rows are NaN from the failure on.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, cast
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
 
 import diffrax
 import equinox as eqx
@@ -20,7 +20,10 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from bayeshybrid.faults import ModelError
-from bayeshybrid.science.stepping import Problem, Reason, describe, integrate
+from bayeshybrid.science import events
+from bayeshybrid.science.inputs import Doses, Forcing, bound
+from bayeshybrid.science.reasons import Reason, describe
+from bayeshybrid.science.stepping import Problem, integrate
 
 Field = Callable[[Any, Any, Any], Any]
 Sensitivities = Literal["auto", "forward", "reverse"]
@@ -90,14 +93,16 @@ def _kind(slope: PyTree) -> str:
 
 
 def _hoist(
-    field: Field, y0: Array, t0: Array, args: PyTree, labels: tuple[str, ...]
+    field: Field, y0: Array, t0: Array, args: PyTree, forcings: PyTree, labels: tuple[str, ...]
 ) -> tuple[PyTree, PyTree]:
-    """Arrays of the field, of its closure and of `args`, and the rest, so that every input is in sight."""
+    """Arrays of the field, of its closure, of `args` and of forcings, and the rest, so that every input is in sight."""
 
-    arrays, others = eqx.partition(jax.tree.map(_whole, args), eqx.is_array)
+    arrays, others = eqx.partition((jax.tree.map(_whole, args), forcings), eqx.is_array)
 
     def checked(t, y, arrays):
-        slope = field(t, y, eqx.combine(arrays, others))
+        args, forcings = eqx.combine(arrays, others)
+        with bound(forcings):
+            slope = field(t, y, args)
         slope = jnp.asarray(slope) if isinstance(slope, (int, float, np.ndarray)) else slope
         _check_slope(slope, y, labels)
         return slope.astype(y.dtype)
@@ -106,8 +111,10 @@ def _hoist(
     return eqx.partition((hoisted, arrays), eqx.is_array)
 
 
-def _moved(problem: Problem, sign: float, ys: Array, times: Array, inputs: PyTree) -> Array:
-    """`ys` unchanged, with the derivative by the time at which each row stands.
+def _moved(
+    problem: Problem, sign: float, ys: Array, times: Array, inputs: PyTree, seen: Array | None = None
+) -> Array:
+    """`ys` unchanged, with the derivative by the time at which each row stands, or is `seen` beside a jump.
 
     A state read at a later time moves along the field; a state declared at a later start is, seen from
     the old start, moved against it. Both are exact for the equation itself, and the discretisation need
@@ -120,24 +127,18 @@ def _moved(problem: Problem, sign: float, ys: Array, times: Array, inputs: PyTre
 
     def rule(primals, tangents):
         (ys, times, inputs), (ys_dot, times_dot, _) = primals, tangents
-        ys_dot = _instantiate(ys_dot)
+        ys_dot = events.instantiate(ys_dot)
         if isinstance(times_dot, SymbolicZero):
             return ys, ys_dot
-        slopes = jax.vmap(problem.slope, in_axes=(0, 0, None))(times, ys, inputs)
+        slopes = jax.vmap(problem.slope, in_axes=(0, 0, None))(times if seen is None else seen, ys, inputs)
         return ys, ys_dot + sign * slopes * jnp.expand_dims(times_dot, range(1, ys.ndim))
 
     moved.defjvp(rule, symbolic_zeros=True)
     return moved(ys, times, inputs)
 
 
-def _instantiate(tangent: Any) -> Any:
-    if isinstance(tangent, SymbolicZero):
-        return jnp.zeros(tangent.shape, cast(Any, tangent.dtype))
-    return tangent
-
-
 def _forward(
-    problem: Problem, y0: Array, inputs: PyTree, times: Array, t0: Array
+    problem: Problem, y0: Array, inputs: PyTree, times: Array, t0: Array, flaw: Any
 ) -> tuple[Array, Array, Array]:
     """The solve with its own Jacobian as derivative rule.
 
@@ -147,10 +148,10 @@ def _forward(
     floating, rest = eqx.partition(inputs, eqx.is_inexact_array)
     leaves, tree = jax.tree.flatten((y0, floating))
 
-    def run(leaves, rest, times, t0):
+    def run(leaves, rest, times, t0, flaw):
         y0, floating = jax.tree.unflatten(tree, leaves)
         ys, steps, reason = integrate(
-            problem, diffrax.ForwardMode(), y0, eqx.combine(floating, rest), times, t0
+            problem, diffrax.ForwardMode(), y0, eqx.combine(floating, rest), times, t0, flaw
         )
         # As floating numbers, because integers would ask for tangents of a type of their own.
         return ys, jax.lax.stop_gradient(jnp.stack([steps, reason]).astype(times.dtype))
@@ -181,26 +182,40 @@ def _forward(
         return (ys, status), ((jacobian @ direction).astype(ys.dtype), jnp.zeros_like(status))
 
     value.defjvp(rule, symbolic_zeros=True)
-    ys, status = value(leaves, rest, times, t0)
+    ys, status = value(leaves, rest, times, t0, flaw)
     steps, reason = status.astype(jnp.int32)
     return ys, steps, reason
 
 
 def _reverse(
-    problem: Problem, y0: Array, inputs: PyTree, times: Array, t0: Array
+    problem: Problem, y0: Array, inputs: PyTree, times: Array, t0: Array, flaw: Any
 ) -> tuple[Array, Array, Array]:
-    return integrate(problem, diffrax.RecursiveCheckpointAdjoint(), y0, inputs, times, t0)
+    return integrate(problem, diffrax.RecursiveCheckpointAdjoint(), y0, inputs, times, t0, flaw)
 
 
-def _chosen(sensitivities: Sensitivities, y0: Array, inputs: PyTree) -> Callable:
-    """Forward or reverse, by the count of numbers that could be differentiated: traced floating ones."""
+def _chosen(sensitivities: Sensitivities, y0: Array, inputs: PyTree, outside: PyTree = None) -> Callable:
+    """Forward or reverse, by the count of numbers that could be differentiated: traced floating ones.
+
+    What comes from `outside`, doses and forcing, is data as a rule: it counts only where it is seen to be
+    differentiated.
+    """
     traced = [x for x in jax.tree.leaves((y0, inputs)) if isinstance(x, Tracer)]
+    traced += [x for x in jax.tree.leaves(outside) if _differentiated(x)]
     if any(jnp.issubdtype(x.dtype, jnp.complexfloating) for x in traced):
         return _reverse
     if sensitivities == "auto":
         count = sum(x.size for x in traced if jnp.issubdtype(x.dtype, jnp.floating))
         sensitivities = "forward" if count <= FORWARD_INPUTS else "reverse"
     return {"forward": _forward, "reverse": _reverse}[sensitivities]
+
+
+def _differentiated(x: Any) -> bool:
+    """Whether a number carries a derivative, through any mapping around it, as far as its tracer tells."""
+    while isinstance(x, Tracer):
+        if type(x).__name__ in ("JVPTracer", "LinearizeTracer"):
+            return True
+        x = getattr(x, "val", None)
+    return False
 
 
 def solve(
@@ -215,6 +230,7 @@ def solve(
     solver: diffrax.AbstractSolver | None = None,
     max_steps: int = 4096,
     labels: tuple[str, ...] = (),
+    inputs: Sequence[Doses | Forcing] = (),
     sensitivities: Sensitivities = "auto",
 ) -> Solution:
     """Solves dy/dt = field(t, y, args) from y(t0) = y0 and reads it at `times`.
@@ -236,8 +252,12 @@ def solve(
     - `rtol`, `atol`: relative and absolute tolerance of one step; `atol` has the unit of the state.
     - `solver`: a diffrax solver, explicit or implicit, with an error estimate; `diffrax.Tsit5()` if none
       is given.
-    - `max_steps`: after so many steps, refused ones included, the solve counts as failed.
-    - `labels`: names of the components, for the error message only.
+    - `max_steps`: after so many steps, refused ones included, the solve counts as failed; each time at which an
+      input jumps allows for two more.
+    - `labels`: names of the components, for messages and for doses that name where they enter.
+    - `inputs`: doses and forcings of this one unit. A forcing that the field closes over or finds in `args`
+      answers with the arrays given here. Derivatives by the times of jumps are those of the equation, as for
+      `times`. A state wanted at the time of a dose is the one just before it.
     - `sensitivities`: `"forward"` or `"reverse"` to overrule the choice by count. Reverse mode outside
       works with either; forward mode outside (`jax.jvp`) only with `"forward"`.
 
@@ -257,24 +277,35 @@ def solve(
     """
     y0, times, t0 = _state_and_times(y0, times, t0)
     _check_tolerances(rtol, atol, y0.dtype)
-    inputs, static = _hoist(field, y0, t0, args, labels)
+    events.check(inputs, y0.size, labels)
+    forcings = tuple(each for each in inputs if isinstance(each, Forcing))
+    arrays, static = _hoist(field, y0, t0, args, forcings, labels)
     problem = Problem(static, diffrax.Tsit5() if solver is None else solver, rtol, atol, int(max_steps))
     if len(times) == 0:
         return Solution(jnp.zeros((0, *y0.shape), y0.dtype), jnp.array(True), *jnp.zeros((2,), jnp.int32))
 
-    fixed_times, fixed_t0 = jax.lax.stop_gradient((times, t0))
-    start = _moved(problem, -1.0, y0[None], t0[None], inputs)[0]
-    order = jnp.argsort(fixed_times)
-    run = _chosen(sensitivities, y0, inputs)
-    ys, steps, reason = run(problem, start, inputs, fixed_times[order], fixed_t0)
+    seen, begin = jax.lax.stop_gradient((times, t0))
+    happenings, flaw = None, 0
+    if inputs:
+        end = jnp.max(seen)
+        happenings = events.gather(inputs, y0.size, labels, begin, end)
+        flaw = jnp.max(jax.lax.stop_gradient(events.flaws(inputs, begin, end))[:, 0]).astype(jnp.int32)
+        seen, begin = events.seen_at(happenings, seen, begin, end)
+    every = (arrays, happenings)
+    start = _moved(problem, -1.0, y0[None], t0[None], every)[0]
+    order = jnp.argsort(seen)
+    run = _chosen(sensitivities, y0, arrays, happenings)
+    ys, steps, reason = run(problem, start, every, seen[order], begin, flaw)
     ys = ys[jnp.argsort(order)]
 
     rows = tuple(range(1, ys.ndim))
     finite = jnp.all(jnp.isfinite(ys), axis=rows)
     reason = jnp.where((reason == Reason.SOLVED) & ~jnp.all(finite), Reason.NOT_FINITE, reason)
-    lost = ~finite | (reason == Reason.BEFORE_START) | (reason == Reason.NOT_FINITE) & (steps == 0)
-    ys = jnp.where(jnp.expand_dims(fixed_times == fixed_t0, rows), start, ys)
-    ys = _moved(problem, 1.0, ys, times, inputs)
+    lost = (
+        ~finite | (reason == Reason.BEFORE_START) | (reason == Reason.NOT_FINITE) & (steps == 0) | (flaw > 0)
+    )
+    ys = jnp.where(jnp.expand_dims(seen == begin, rows), start, ys)
+    ys = _moved(problem, 1.0, ys, times, every, seen)
     ys = jnp.where(jnp.expand_dims(lost, rows), jnp.nan, ys)
     return Solution(ys, reason == Reason.SOLVED, steps, reason)
 

@@ -7,7 +7,6 @@ a NaN, and its results become codes of ours.
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import IntEnum
 from typing import Any, NamedTuple, cast
 
 import diffrax
@@ -17,63 +16,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from bayeshybrid.faults import ModelError
+from bayeshybrid.science import events
+from bayeshybrid.science.reasons import Reason
 
 # diffrax itself rounds a step to the end of the interval within 100 of these.
 ROUNDINGS_IN_SMALLEST_STEP = 10
 
-
-class Reason(IntEnum):
-    """Why a solve ended; `SOLVED` is zero, so a sum over lanes is zero where all went well.
-
-    `LEFT_DOMAIN` is for callers that bound the state; `solve` itself has no bounds to leave.
-
-    ```python
-    from bayeshybrid.science import ode
-
-    assert ode.Reason.SOLVED == 0
-    ```
-    """
-
-    SOLVED = 0
-    MAX_STEPS = 1
-    STEP_UNDERFLOW = 2
-    NOT_FINITE = 3
-    NEWTON_DIVERGED = 4
-    SINGULAR = 5
-    BEFORE_START = 6
-    LEFT_DOMAIN = 7
-
-
-_DESCRIPTIONS = {
-    Reason.SOLVED: "solved",
-    Reason.MAX_STEPS: "needed more than max_steps steps: raise max_steps, or use a stiff solver such as "
-    "diffrax.Kvaerno5()",
-    Reason.STEP_UNDERFLOW: "the step shrank below the resolution of time: the solution has a pole or the "
-    "field a jump there, or the tolerance is too tight",
-    Reason.NOT_FINITE: "the field or the state became NaN or infinite",
-    Reason.NEWTON_DIVERGED: "Newton's method of the implicit solver diverged: try an explicit solver, or a "
-    "smoother field",
-    Reason.SINGULAR: "the Jacobian of the field is singular or not finite: an implicit solver cannot use it, "
-    "try an explicit one",
-    Reason.BEFORE_START: "a time lies before t0",
-    Reason.LEFT_DOMAIN: "the state left its declared domain",
-}
-
-
-def describe(reason: int) -> str:
-    """A reason code in words, with what to do about it.
-
-    **Arguments:**
-
-    - `reason`: a concrete code of `Reason`, for instance `int(solution.reason)`.
-
-    ```python
-    from bayeshybrid.science import ode
-
-    assert ode.describe(0) == "solved"
-    ```
-    """
-    return _DESCRIPTIONS[Reason(int(reason))]
+# Between two stops at least one step is made, and often one is refused: they do not count against the equation.
+STEPS_PER_STOP = 2
 
 
 class _Watched(diffrax.AbstractAdaptiveStepSizeController):
@@ -133,15 +83,21 @@ class Problem(NamedTuple):
     atol: Any
     max_steps: int
 
-    def slope(self, t: Any, y: Array, inputs: PyTree) -> Array:
-        """dy/dt, given the arrays that were taken out."""
-        field, arrays = eqx.combine(inputs, self.static)
+    def field(self, t: Any, y: Array, inputs: PyTree) -> Array:
+        """What the field says, given the arrays that were taken out of it."""
+        field, arrays = eqx.combine(inputs[0], self.static)
         return field(t, y, arrays)
 
+    def slope(self, t: Any, y: Array, inputs: PyTree) -> Array:
+        """dy/dt: the field and what infusions add."""
+        slope = self.field(t, y, inputs)
+        return slope if inputs[1] is None else slope + inputs[1].inflow(t).reshape(y.shape)
 
-def _reason(problem: Problem, solution: diffrax.Solution) -> Array:
+
+def _reason(problem: Problem, solution: diffrax.Solution, punctuated: bool) -> Array:
     """diffrax's result as a code of ours; behind a step that could not shrink lies why it was refused."""
-    _, refused = cast(tuple, solution.controller_state)
+    state = cast(tuple, solution.controller_state)
+    _, refused = state[0] if punctuated else state
     if not isinstance(problem.solver, diffrax.AbstractImplicitSolver):
         refused = jnp.where(refused == Reason.NEWTON_DIVERGED, Reason.STEP_UNDERFLOW, refused)
     codes = diffrax.RESULTS
@@ -177,38 +133,55 @@ def _newton_usable(problem: Problem, times: Array, ys: Array, inputs: PyTree) ->
 
 
 def integrate(
-    problem: Problem, adjoint: diffrax.AbstractAdjoint, y0: Array, inputs: PyTree, times: Array, t0: Array
+    problem: Problem,
+    adjoint: diffrax.AbstractAdjoint,
+    y0: Array,
+    inputs: PyTree,
+    times: Array,
+    t0: Array,
+    flaw: Any,
 ) -> tuple[Array, Array, Array]:
     """States at the sorted times, the steps tried and the reason; an impossible start makes no step.
 
+    `inputs` are the arrays of the field and the events, and `flaw` the code of what is wrong with the latter.
     Rows that were not reached are infinite.
     """
+    happenings = inputs[1]
     early = jnp.any(times < t0)
     numbers = (problem.slope(t0, y0, inputs), y0, times, t0)
     finite = jnp.stack([jnp.all(jnp.isfinite(each)) for each in numbers]).all()
-    able = finite & ~early
+    able = finite & ~early & (flaw == 0)
     at = jnp.where(able, times, t0)
     # Ten units of rounding at the larger end, so that a step is always told from none.
     rounding = jnp.finfo(times.dtype).eps * jnp.maximum(jnp.abs(t0), jnp.abs(at[-1]))
     smallest = ROUNDINGS_IN_SMALLEST_STEP * jnp.maximum(rounding, jnp.finfo(times.dtype).tiny)
+    solver, max_steps = problem.solver, problem.max_steps
+    if happenings is None:
+        controller = _Watched(problem.rtol, problem.atol, smallest)
+    else:
+        within = _Watched(problem.rtol, problem.atol, None)
+        controller = events.Punctuated(within, problem.slope, smallest, within.rtol, within.atol, within.norm)
+        solver = events.WithDoses(solver, problem.field)
+        max_steps += STEPS_PER_STOP * len(happenings.stops)
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(problem.slope),
-        problem.solver,
+        solver,
         t0,
         at[-1],
         None,
         y0,
         inputs,
         saveat=diffrax.SaveAt(ts=at, controller_state=True),
-        stepsize_controller=_Watched(problem.rtol, problem.atol, smallest),
+        stepsize_controller=controller,
         adjoint=adjoint,
-        max_steps=problem.max_steps,
+        max_steps=max_steps,
         throw=False,
     )
     ys = cast(Array, solution.ys)
-    reason = _reason(problem, solution)
+    reason = _reason(problem, solution, happenings is not None)
     usable = _newton_usable(problem, jnp.append(at, t0), jnp.concatenate([ys, y0[None]]), inputs)
     reason = jnp.where(usable, reason, Reason.SINGULAR)
     reason = jnp.where(finite, reason, Reason.NOT_FINITE)
-    reason = jnp.where(early, Reason.BEFORE_START, reason)
+    reason = jnp.where(flaw == 0, reason, flaw)
+    reason = jnp.where(early, Reason.BEFORE_START, reason).astype(jnp.int32)
     return ys, solution.stats["num_steps"], reason
