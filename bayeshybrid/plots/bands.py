@@ -9,6 +9,7 @@ import numpy as np
 
 from bayeshybrid.fit import FitCheck
 from bayeshybrid.forecast import Forecast
+from bayeshybrid.plots.beyond import extrapolated, extrapolation_words
 from bayeshybrid.plots.cells import checked_cells, data_of
 from bayeshybrid.plots.multiples import HELD_OUT, USED, unit_fit, unit_forecast
 from bayeshybrid.plots.panels import (
@@ -113,6 +114,9 @@ def forecast(
     variance of a new measurement in two parts: aleatoric (hatched), which would remain if every unknown
     were known, and epistemic (filled), which more data would shrink.
 
+    Where at least half of the draws ask a network for what it never met in the fit the picture is cross-hatched,
+    and a line says for which share of its calls that is so.
+
     Where the site's leading axis counts units, a small panel for each, as for `fit`; the shares of the variance
     stand below up to four units (the mean of its components), else see `budget`.
 
@@ -138,12 +142,14 @@ def forecast(
     """
     panels = forecast_panels(forecast, site, along)
     title = f"Forecast of {panels.site.name}"
+    asked = forecast.extrapolation
+    outside, words = extrapolated(panels, asked), extrapolation_words(asked)
     if isinstance(panels, UnitPanels):
         name = panels.site.name
         given = [(data_of(fitted), USED, FILLED), (data, HELD_OUT, OPEN)]
         shares = [part.share[name] for part in (forecast.aleatoric, forecast.epistemic)]
-        return unit_forecast(panels, Bands(forecast, name), given, shares, title)
-    return draw_forecast(panels, forecast, data, fitted, title=title)
+        return unit_forecast(panels, Bands(forecast, name), given, shares, (title, words), outside)
+    return draw_forecast(panels, forecast, data, fitted, outside=outside, title=title, note=words)
 
 
 def draw_forecast(
@@ -155,8 +161,9 @@ def draw_forecast(
     outside: np.ndarray | None = None,
     shares: bool = True,
     title: str | None = None,
+    note: str = "",
 ) -> Figure:
-    """The picture of `forecast`; where `outside` is true along the horizontal axis it is hatched."""
+    """The picture of `forecast`, a note below its title; hatched where `outside` is true along the horizontal axis."""
     name = panels.site.name
     bands = Bands(forecast, name)
     rows = 2 if shares else 1
@@ -182,5 +189,5 @@ def draw_forecast(
                 axes.axvline(end, color=INK, linewidth=0.9, linestyle=":", label="_end of data")
             if outside is not None:
                 draw_outside(axes, panels.x, outside[panels.order])
-    finish(figure, columns, panels, title)
+    finish(figure, columns, panels, title, note)
     return figure

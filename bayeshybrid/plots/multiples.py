@@ -10,7 +10,18 @@ import numpy as np
 from bayeshybrid.observation import MISSING
 from bayeshybrid.plots.cells import Cells, draw_cells
 from bayeshybrid.plots.panels import WITHIN, Bands, draw_bands, draw_outside, draw_shares, fill_band
-from bayeshybrid.plots.style import COMPONENTS, FILLED, INK, QUIET, SHADE, as_written, legend, marks, wide
+from bayeshybrid.plots.style import (
+    COMPONENTS,
+    FILLED,
+    INK,
+    QUIET,
+    SHADE,
+    as_written,
+    legend,
+    marks,
+    titled,
+    wide,
+)
 from bayeshybrid.plots.units import UnitPanels
 
 if TYPE_CHECKING:
@@ -78,7 +89,7 @@ def finish_units(figure: Figure, axes: Mapping[int, Sequence[Axes]], lines: Sequ
 
     several = [one for column in axes.values() for one in column]
     width = figure.get_figwidth()
-    figure.suptitle("\n".join(filter(None, lines)), fontsize=12 if width > 6 else 10)
+    titled(figure, lines)
     for one in several:
         one.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
     legend(figure, several, max(1, min(5, int(width // 2.1))))
@@ -105,7 +116,7 @@ def draw_unit(
     if several:
         _explain(axes, seen)
         if direct:
-            _name_components(axes, panels, bands, unit)
+            name_components(axes, panels, bands.middle, unit)
 
 
 def _draw_component(axes, panels, bands, entry, part):
@@ -136,11 +147,11 @@ def _explain(axes, seen):
         axes.plot([], [], linestyle="none", label=label, **style)
 
 
-def _name_components(axes, panels, bands, unit):
+def name_components(axes: Axes, panels: UnitPanels, middle: np.ndarray, unit: int) -> None:
     """Each component's name at its line, late where that is still well apart from the lines of the others."""
     first = unit * panels.components
     x = panels.places(first)
-    lines = np.stack([panels.row(bands.middle, first + part) for part in range(panels.components)])
+    lines = np.stack([panels.row(middle, first + part) for part in range(panels.components)])
     if not len(x):
         return
     apart = np.abs(lines[:, None] - lines[None])
@@ -198,7 +209,7 @@ def unit_forecast(
     bands: Bands,
     given: Sequence[tuple[Mapping[str, Any] | None, str, Mapping[str, Any]]],
     shares: Sequence[np.ndarray],
-    title: str,
+    titles: Sequence[str],
     outside: np.ndarray | None = None,
 ) -> Figure:
     """The forecast of every unit beside its data; with few units the shares of the variance below.
@@ -224,7 +235,7 @@ def unit_forecast(
                 _mark_end(one, x, seen[0][0][unit], seen[0][1].at(unit))
             if outside is not None:
                 draw_outside(one, x, panels.along(outside, unit))
-    finish_units(figure, axes, (title, panels.left_out))
+    finish_units(figure, axes, (*titles, panels.left_out))
     return figure
 
 

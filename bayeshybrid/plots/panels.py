@@ -22,6 +22,7 @@ from bayeshybrid.plots.style import (
     STATE_STYLES,
     as_written,
     legend,
+    titled,
     wide,
 )
 from bayeshybrid.plots.units import UnitPanels
@@ -179,16 +180,16 @@ def draw_shares(axes: Axes, x: np.ndarray, aleatoric: np.ndarray, epistemic: np.
     axes.set_ylim(0.0, 1.0)
 
 
-def chosen_site(forecast: Forecast, site: str | None) -> str:
+def chosen_site(observed: Mapping[str, Any], site: str | None) -> str:
     """The observed site to draw: the one that is named, or the only one."""
-    names = ", ".join(forecast.observed)
-    if not forecast.observed:
+    names = ", ".join(observed)
+    if not observed:
         raise ModelError("plots: the model observes nothing, so there is nothing to draw")
-    if site is None and len(forecast.observed) > 1:
+    if site is None and len(observed) > 1:
         raise ModelError(f"plots: the model observes {names}: choose one with site=")
-    if site is not None and site not in forecast.observed:
+    if site is not None and site not in observed:
         raise ModelError(f"plots: no observed site {site!r}: there are {names}")
-    return site or next(iter(forecast.observed))
+    return site or next(iter(observed))
 
 
 def state_of(forecast: Forecast, observed: Quantity) -> Quantity | None:
@@ -219,19 +220,27 @@ def _horizontal(inputs, shape, along):
 
 def forecast_panels(forecast: Forecast, site: str | None, along: str | None) -> Panels | UnitPanels:
     """The panels of one observed site of a forecast: small ones where its leading axis counts units."""
-    observed = forecast.observed[chosen_site(forecast, site)]
-    across = observed.across
-    own = [one.name for one in forecast.target.layout.latent if across and one.tag.across == across]
-    anew = bool(own) and set(own) <= set(forecast.drawn_anew)
-    told = Site(observed.name, observed.draws.shape[1:], observed.labels, observed.unit, across, anew)
+    observed = forecast.observed[chosen_site(forecast.observed, site)]
+    own = [one.name for one in forecast.target.layout.latent if one.tag.across == observed.across]
+    anew = observed.across is not None and bool(own) and set(own) <= set(forecast.drawn_anew)
+    known = (forecast.labels, forecast.target.labels)
+    return quantity_panels(observed, forecast.inputs, along, known, anew=anew)
+
+
+def quantity_panels(
+    quantity: Quantity,
+    inputs: Mapping[str, Any],
+    along: str | None,
+    known: Sequence[Mapping[str, Sequence[str]]] = (),
+    *,
+    anew: bool = False,
+) -> Panels | UnitPanels:
+    """The panels of any quantity; `known` are names of units by what they count, the first that knows them is heard."""
+    across = quantity.across
+    told = Site(quantity.name, quantity.draws.shape[1:], quantity.labels, quantity.unit, across, anew)
     if across is None or len(told.shape) < 2:
-        return Panels(told, forecast.inputs, along)
-    return UnitPanels(told, forecast.inputs, along, _names(forecast, across))
-
-
-def _names(forecast, across):
-    """What the units of a forecast are called, by the data that it was asked at or else by those of the fit."""
-    return forecast.labels.get(across) or forecast.target.labels.get(across) or ()
+        return Panels(told, inputs, along)
+    return UnitPanels(told, inputs, along, next((one[across] for one in known if one.get(across)), ()))
 
 
 def panel_figure(panels: Panels, heights: Sequence[float], labels: Sequence[str]) -> tuple[Figure, list[Any]]:
@@ -251,12 +260,12 @@ def panel_figure(panels: Panels, heights: Sequence[float], labels: Sequence[str]
     return figure, list(grid.T)
 
 
-def finish(figure: Figure, columns: Any, panels: Panels, title: str | None) -> None:
+def finish(figure: Figure, columns: Any, panels: Panels, title: str | None, note: str = "") -> None:
     """Title, ticks and legend of a figure of panels; without a title the caption stands elsewhere."""
     from matplotlib.ticker import MaxNLocator
 
     if title is not None:
-        figure.suptitle(title + panels.left_out, fontsize=12)
+        titled(figure, [title + panels.left_out, note])
     for several in columns:
         several[-1].xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
         for axes in several:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +76,15 @@ def legend(figure: Figure, several: Sequence[Axes], columns: int) -> None:
     figure.legend(
         found.values(), found.keys(), loc="outside lower center", ncols=columns, frameon=False, fontsize=9
     )
+
+
+def titled(figure: Figure, lines: Sequence[str]) -> None:
+    """A title above a figure, and further lines as far as there are any, no wider than the figure."""
+    width = figure.get_figwidth()
+    size = 12 if width > 6 else 10
+    fitting = int(12.5 * width * 12 / size)
+    told = [row for line in lines for row in textwrap.wrap(line, fitting)]
+    figure.suptitle("\n".join(told), fontsize=size)
 
 
 def as_written(figure: Figure) -> None:
