@@ -73,6 +73,18 @@ def _unwrapped(name: str, array: np.ndarray) -> np.ndarray:
         ) from None
 
 
+def short_of_digits(name: str, kind: np.dtype) -> str:
+    """What to say of numbers that were stored with few digits.
+
+    ```python
+    from bayeshybrid.columns import short_of_digits
+    assert "about 7 digits" in short_of_digits("y", np.dtype("float32"))
+    ```
+    """
+    digits = {2: 3, 4: 7}.get(kind.itemsize, 1)
+    return f"{name}: stored as {kind}, about {digits} digits; what was lost before cannot come back"
+
+
 def is_absent(value: Any) -> bool:
     """Whether a table says here that there is nothing: None, or the markers of pandas.
 

@@ -7,13 +7,15 @@ values against what the observation can be. Each message names the argument, the
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from .columns import ORIGIN, as_numbers, dates, first_cells, is_date, nearest
-from .faults import DataError, ModelError
+from .columns import ORIGIN, SHOWN, as_numbers, dates, first_cells, is_date, nearest, short_of_digits
+from .faults import DataError, ModelError, Place
 
 _LARGE, _SMALL, _RANGE = 1e9, 1e-9, 1e12
 
@@ -58,13 +60,15 @@ def check_arguments(model: Callable[..., Any], data: Mapping[str, Any]) -> dict[
 def conversions(data: Mapping[str, Any]) -> tuple[str, ...]:
     """What `check_arguments` changes in these data beyond their container, one line each.
 
+    What `bh.measurements` noted about a table comes first.
+
     ```python
     from bayeshybrid.data import conversions
     notes = conversions({"when": np.array(["2020-01-01", "2020-01-03"], dtype="datetime64[D]")})
     assert notes == ("when: dates became days since 1970-01-01",)
     ```
     """
-    notes: list[str] = []
+    notes: list[str] = list(getattr(data, "notes", ()))  # of what was read from a table
     for name, value in data.items():
         _gather_notes(name, value, notes)
     return tuple(notes)
@@ -180,19 +184,53 @@ def _gather_notes(name: str, value: Any, notes: list[str]) -> None:
     array = np.asarray(value)
     if array.dtype == object and array.size and any(is_date(v) for v in array.ravel()):
         array = dates(name, array)
-    kind, digits = array.dtype.kind, {2: 3, 4: 7}
+    kind = array.dtype.kind
     if kind == "M":
         notes.append(f"{name}: dates became days since {ORIGIN}")
     elif kind == "m":
         notes.append(f"{name}: durations became days")
-    elif kind == "f" and array.itemsize in digits:
-        notes.append(
-            f"{name}: stored as {array.dtype}, about {digits[array.itemsize]} digits; what was lost before "
-            "cannot "
-            "come back"
-        )
+    elif kind == "f" and array.itemsize < 8:
+        notes.append(short_of_digits(name, array.dtype))
     elif kind in "iu" and array.size and float(np.abs(array.astype(float)).max()) > 2.0**53:
         notes.append(f"{name}: whole numbers above 2^53 lose digits in floating point")
+
+
+@contextmanager
+def located(data: Mapping[str, Any]) -> Iterator[None]:
+    """Within it, an error about cells of `data` also says where in their table these stand.
+
+    **Arguments:**
+
+    - `data`: as a user gave them; only what `bh.measurements` read knows its table.
+
+    ```python
+    from bayeshybrid.data import located
+    with located({"y": np.ones(3)}):
+        pass
+    ```
+    """
+    try:
+        yield
+    except (DataError, ModelError) as error:
+        told = _in_the_table(data, error.place)
+        if not told:
+            raise
+        raise type(error)(f"{error} In the table: {told}.") from None
+
+
+def _in_the_table(data: Mapping[str, Any], place: Place | None) -> str:
+    rows = getattr(data, "rows", None)
+    if place is None or not rows:
+        return ""
+    observed = [name for name in rows if isinstance(data[name], Mapping) and "values" in data[name]]
+    fitting = observed if place.name else [name for name in rows if not isinstance(data[name], Mapping)]
+    for name in sorted(fitting, key=lambda name: name != place.name):
+        depth = rows[name].ndim
+        if place.shape[:depth] == rows[name].shape:
+            source: Any = data
+            told = [source.place(name, cell[:depth]) for cell in place.cells]
+            return "; ".join(dict.fromkeys(filter(None, told)))
+    return ""
 
 
 def check_observation(
@@ -203,6 +241,7 @@ def check_observation(
     support: Any,
     unit: str | None = None,
     notes: Sequence[str] = (),
+    units: tuple[str, Sequence[str]] | None = None,
 ) -> list[str]:
     """The gate for one observed site: what cannot be used is an error, what is odd a warning.
 
@@ -216,6 +255,7 @@ def check_observation(
     - `support`: what the support is called in messages: text or a numpyro constraint.
     - `unit`: the unit of the values.
     - `notes`: warnings already known of this site; they come first in what is returned.
+    - `units`: what the leading axis counts, such as `"subject"`, and the names along it, which may be none.
 
     **Returns:** the warnings, a list of sentences.
 
@@ -232,25 +272,52 @@ def check_observation(
     kinds = _spread_over(np.zeros((), int) if kinds is None else np.asarray(kinds), values.shape)
     in_support = _spread_over(np.asarray(in_support, bool), values.shape)
     measured = kinds != 1
-    bad = measured & ~np.isfinite(values)
-    if bad.any():
-        raise DataError(
-            f"{name}: {int(bad.sum())} of {values.size} values are NaN or infinite: "
-            f"{first_cells(values, bad, unit)}. "
-            f"Correct them, or declare them missing: observe({name!r}, ..., missing=True) takes NaN as not "
-            "measured."
-        )
-    if (kinds == -1).any():
-        raise DataError(
-            f"{name}: the censoring of {int((kinds == -1).sum())} values contradicts itself: "
-            f"{first_cells(values, kinds == -1, unit)}. A cell is left, right or interval-censored, one of "
-            "them; and "
-            "upper must lie above the value, NaN where a cell is not interval-censored."
-        )
+    _refuse(name, values, measured & ~np.isfinite(values), _undeclared, unit)
+    _refuse(name, values, kinds == -1, _contradicting, unit)
     outside = measured & ~in_support & (kinds != 4)  # an interval may begin where the support does
-    if outside.any():
-        raise DataError(_outside_message(name, values, outside, support, unit))
-    return [*notes, *_amount(name, int(measured.sum())), *_magnitude(name, values[measured], unit)]
+    _refuse(name, values, outside, partial(_outside_message, support=support), unit)
+    found = [*notes, *_amount(name, int(measured.sum())), *_magnitude(name, values[measured], unit)]
+    return found + _bare_units(name, measured, units)
+
+
+def _refuse(
+    name: str, values: np.ndarray, where: np.ndarray, message: Callable[..., str], unit: str | None
+) -> None:
+    """An error about these cells, if there are any."""
+    if where.any():
+        error = DataError(message(name, values, where, unit))
+        error.place = Place(name, values.shape, np.argwhere(where)[:SHOWN].tolist())
+        raise error
+
+
+def _undeclared(name: str, values: np.ndarray, where: np.ndarray, unit: str | None) -> str:
+    return (
+        f"{name}: {int(where.sum())} of {values.size} values are NaN or infinite: {first_cells(values, where, unit)}. "
+        f"Correct them, or declare them missing: observe({name!r}, ..., missing=True) takes NaN as not measured."
+    )
+
+
+def _contradicting(name: str, values: np.ndarray, where: np.ndarray, unit: str | None) -> str:
+    return (
+        f"{name}: the censoring of {int(where.sum())} values contradicts itself: {first_cells(values, where, unit)}. "
+        "A cell is left, right or interval-censored, one of them; and upper must lie above the value, NaN where a "
+        "cell is not interval-censored."
+    )
+
+
+def _bare_units(name: str, measured: np.ndarray, units: tuple[str, Sequence[str]] | None) -> list[str]:
+    """A warning that names the units of which nothing was measured, where something was of others."""
+    if units is None or not measured.ndim or not measured.any():
+        return []
+    bare = np.flatnonzero(~measured.reshape(len(measured), -1).any(axis=1))
+    if not len(bare):
+        return []
+    word, names = units[0], list(units[1]) or [str(i) for i in range(len(measured))]
+    told = ", ".join(names[i] for i in bare[:SHOWN])
+    rest = f" and {len(bare) - SHOWN} more" if len(bare) > SHOWN else ""
+    return [
+        f"{name}: nothing was measured of {word} {told}{rest}; what is their own is known from the prior only"
+    ]
 
 
 def _spread_over(marks: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -261,7 +328,7 @@ def _spread_over(marks: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _outside_message(
-    name: str, values: np.ndarray, outside: np.ndarray, support: Any, unit: str | None
+    name: str, values: np.ndarray, outside: np.ndarray, unit: str | None, support: Any
 ) -> str:
     text = support_in_words(support)
     what = "zero or negative, but " if text == "positive" else ""

@@ -6,9 +6,25 @@ compiled code raises; what fails there is counted under a status.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class Place(NamedTuple):
+    """The cells that a message speaks of: of an observed site, or of times where `name` is empty.
+
+    - `name`: of the site; `shape`: of the array; `cells`: their indices, the first few.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    cells: Sequence[Sequence[int]]
+
 
 class ModelError(ValueError):
     """A statement of the model cannot mean what it says, whatever the data.
+
+    `place` says which cells of the data it speaks of, if any.
 
     ```python
     try:
@@ -18,15 +34,21 @@ class ModelError(ValueError):
     ```
     """
 
+    place: Place | None = None
+
 
 class DataError(ValueError):
     """The data cannot be used as they are: the message names the argument and the first cells.
+
+    `place` says which cells these are, if any.
 
     ```python
     from bayeshybrid.faults import DataError
     assert issubclass(DataError, ValueError)
     ```
     """
+
+    place: Place | None = None
 
 
 class StartError(RuntimeError):

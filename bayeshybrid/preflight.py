@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from bayeshybrid import configuration
+from bayeshybrid.data import located
 from bayeshybrid.faults import ModelError
 from bayeshybrid.findings import Finding, failed_units, failing_densities, failing_solves, percent, state_of
 from bayeshybrid.fit import MASS, FitCheck, check_fit
@@ -152,7 +153,8 @@ def assess(
         scale_key, scout_key, prior_key, forecast_key = jax.random.split(as_key(key), 4)
         target, scaled = scale_networks(Target(model, data), scale_key)
         ranges = {name: stated_range(target.layout, name, told) for name, told in (plausible or {}).items()}
-        scouts = scout(target, scout_key, SCOUTED)
+        with located(data):
+            scouts = scout(target, scout_key, SCOUTED)
         points, proper = draw_prior(target, prior_key, draws)
         told = ask(target, points, ["values", "reasons", "finite", "initial"])
         values = {site.name: told["values"][site.name] for site in target.layout.latent}

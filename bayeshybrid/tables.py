@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .columns import short_of_digits
 from .event_records import Codes, Given, marked, read_codes, read_doses
 from .faults import DataError
 from .ragged import Grid, fill, grid, pad_last
@@ -129,7 +130,7 @@ def _read_rows(sheet: Sheet, columns: Mapping[str, Column], limits: Mapping[str,
     taken = frozenset(column.name for column in columns.values())
     codes = read_codes(sheet, taken, doses="dose" in columns)
     times, dated = read_times(sheet, columns["time"])
-    notes = [*sheet.notes, *codes.notes]
+    notes = [*sheet.notes, *codes.notes, *_lost_digits(columns)]
     if dated:
         notes.insert(0, f"{columns['time'].name}: dates became days since 1970-01-01")
         columns = {**columns, "time": replace(columns["time"], unit="d")}
@@ -151,6 +152,13 @@ def _read_rows(sheet: Sheet, columns: Mapping[str, Column], limits: Mapping[str,
     return _Rows(
         sheet, columns, unit, names, times, cells, variable, variables, codes, doses, used, tuple(notes)
     )
+
+
+def _lost_digits(columns: Mapping[str, Column]) -> list[str]:
+    kinds = {column.name: column.cells.dtype for column in columns.values()}
+    return [
+        short_of_digits(name, kind) for name, kind in kinds.items() if kind.kind == "f" and kind.itemsize < 8
+    ]
 
 
 def _part(sheet: Sheet, rows: np.ndarray) -> Sheet:

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from bayeshybrid.data import check_observation
-from bayeshybrid.faults import DataError, ModelError, StartError
+from bayeshybrid.faults import DataError, ModelError, Place, StartError
 from bayeshybrid.inference.convergence import reasons_in_words
 from bayeshybrid.science.ode import Reason
 from bayeshybrid.survey import ask, draw_prior, slopes
@@ -86,7 +86,9 @@ def _check_data(target, explained):
     for site in (*observed, *target.layout.pinned):
         values, kinds = (np.asarray(explained[what][site.name][0]) for what in ("data", "kinds"))
         possible = np.any(explained["support"][site.name], axis=0)
-        odd = check_observation(site.name, values, kinds, possible, site.support, site.tag.unit)
+        word = site.tag.across
+        units = (word, target.labels.get(word, ())) if word else None
+        odd = check_observation(site.name, values, kinds, possible, site.support, site.tag.unit, units=units)
         remarks += odd if site in observed else []
     return remarks
 
@@ -94,10 +96,13 @@ def _check_data(target, explained):
 def _check_starts(target, explained):
     for solve, reasons in explained["reasons"].items():
         if np.all(np.any(reasons.reshape(len(reasons), -1) == Reason.BEFORE_START, axis=1)):
-            raise ModelError(
-                f"solve_ode({solve!r}): {_early(explained['initial'][solve])}, the time that the initial state "
-                "belongs to: give an earlier t0, or leave those times out"
+            told, place = _early(explained["initial"][solve])
+            error = ModelError(
+                f"solve_ode({solve!r}): {told}, the time that the initial state belongs to: give an earlier t0, or "
+                "leave those times out"
             )
+            error.place = place
+            raise error
     for solve, sound in explained["start"].items():
         if not np.any(sound):
             raise ModelError(
@@ -108,12 +113,14 @@ def _check_starts(target, explained):
 
 
 def _early(start):
-    """The times that lie before t0, in words."""
-    times, t0 = np.asarray(start["times"][0]), np.max(start["t0"][0])
+    """The times that lie before t0, in words and as cells."""
+    times, t0 = np.asarray(start["times"][0]), np.asarray(start["t0"][0])
+    t0 = np.broadcast_to(t0[:, None] if times.ndim > 1 and len(t0) == len(times) else np.max(t0), times.shape)
     cells = np.argwhere(times < t0).tolist()
+    place = Place("", times.shape, cells[:SHOWN])
     told = ", ".join(f"{cell} = {times[tuple(cell)]:.6g}" for cell in cells[:SHOWN])
     rest = f" and {len(cells) - SHOWN} more" if len(cells) > SHOWN else ""
-    return f"times {told}{rest} lie before t0 = {t0:.6g}"
+    return f"times {told}{rest} lie before t0 = {t0[tuple(cells[0])]:.6g}", place
 
 
 def _at_start(target, explained, solve, draw):

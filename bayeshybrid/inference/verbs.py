@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from bayeshybrid import configuration
+from bayeshybrid.data import located
 from bayeshybrid.faults import ModelError, StartError
 from bayeshybrid.forecast import Forecast, forecast_draws
 from bayeshybrid.inference.driver import drive
@@ -118,7 +119,8 @@ def _read(model, data, key, starts, progress):
     progress.start("reading the model", 2)
     target, scaled = scale_networks(Target(model, data), key)
     progress.update(1, "prior draws")
-    scouts = scout(target, key, starts)
+    with located(data):
+        scouts = scout(target, key, starts)
     failed = f"{100 * scouts.share_failed:.0f} % of prior draws failed" if scouts.share_failed else ""
     progress.finish(failed)
     return target, scouts, scaled
