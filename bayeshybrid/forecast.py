@@ -21,10 +21,11 @@ from bayeshybrid.carrying import Plan, plan
 from bayeshybrid.data import check_arguments
 from bayeshybrid.faults import ModelError
 from bayeshybrid.intervention import intervention
-from bayeshybrid.layout import latent_sites, split_arguments
+from bayeshybrid.layout import latent_sites, split_arguments, trace
 from bayeshybrid.quantities import Part, Probability, Quantity, probability
 from bayeshybrid.survey import in_batches
 from bayeshybrid.target import Target, labels_of
+from bayeshybrid.tracing import abstract
 from bayeshybrid.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -61,7 +62,8 @@ class Forecast:
     - `aleatoric`: variance that would remain if every unknown were known; `epistemic`: what more data would
       shrink; `total` their sum. For categories these are entropies, in nats.
     - `inputs`: what was asked. `carried`, `continued`, `drawn_anew`: what became of each unknown; `changed`:
-      what was set from outside. `labels`: names of the units, by what they are.
+      what was set from outside. `labels`: names of the units, by what they are. `remembers`: observed sites whose
+      noise has a memory and is conditioned on what was measured.
     - `failures`: draws dropped because a solve failed, of `asked`; `remarks`: what a reader must know.
     - `conditional`: observed site to the conditional means and variances, `(draw, replicate, ...)`.
     - `kept`: which of the draws asked for these are, `(draw,)`; `key`: the key that they were drawn with.
@@ -96,6 +98,7 @@ class Forecast:
     key: Any
     labels: dict[str, tuple[str, ...]] = field(default_factory=dict)
     changed: tuple[str, ...] = ()
+    remembers: tuple[str, ...] = ()
     origin: Origin | None = None
 
     def __sub__(self, baseline: Forecast) -> Contrast:
@@ -222,7 +225,8 @@ def forecast_draws(
     asked = len(next(iter(draws.values()))) if draws else int(count or 1000)
     carried = acts.of_draws({name: draws[name] for name in (*fate.carried, *fate.continued)})
     keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(asked))
-    program = partial(_outcomes, target, tuple(sorted(fixed.items())), k, arrays)
+    remembers, forgets = _memory(target, arrays, fixed, checked, acts, new) if origin else ((), ())
+    program = partial(_outcomes, target, tuple(sorted(fixed.items())), (k, remembers), arrays)
     outcome = in_batches(program, (carried, np.asarray(jax.vmap(jax.random.key_data)(keys))))
     good, why = _sound(outcome, asked)
     if not good.any():
@@ -231,15 +235,62 @@ def forecast_draws(
     failures = int(asked - good.sum())
     if origin is not None:
         origin = replace(origin, points=origin.points[good], chain=origin.chain[good])
-    remarks = []
+    remarks = list(forgets)
     if failures > FEW * asked:
         remarks.append(
             f"{failures} of {asked} draws failed to solve and were left out ({why}): "
             "the forecast is the one given that the model can be solved"
         )
     found = _forecast(target, outcome, dict(inputs), fate, (asked, failures, k), remarks)
-    told = {"labels": labels, "changed": tuple(change or ()), "kept": np.flatnonzero(good), "key": key}
+    told = {
+        "remembers": remembers,
+        "labels": labels,
+        "changed": tuple(change or ()),
+        "kept": np.flatnonzero(good),
+        "key": key,
+    }
     return replace(found, origin=origin, **told)
+
+
+def _memory(target, arrays, fixed, inputs, acts, new):
+    """Observed sites to condition on their data, and remarks on those that should have been.
+
+    Noise with a memory goes on from the residuals of the fit, in the same units at other times. Data that are
+    replicated, at the inputs of the fit, are not conditioned on themselves.
+    """
+
+    def remembering(arguments, constants):
+        found = trace(target.model, {**arguments, **constants})
+        sites = {site.name: found.sites[site.name]["fn"] for site in target.layout.observed}
+        return {name: fn.batch_shape for name, fn in sites.items() if hasattr(fn, "given")}
+
+    constants = {name: value.value for name, value in fixed.items()}
+    asked = abstract(lambda some: remembering(some, constants), arrays)
+    if not asked or _same(inputs, target.inputs()):
+        return (), ()
+    given = {name: value.value for name, value in target.fixed}
+    fitted = abstract(
+        lambda some: {
+            name: site["fn"].batch_shape
+            for name, site in trace(target.model, {**some, **given}).sites.items()
+            if name in asked
+        },
+        target.data,
+    )
+    if not (acts.inputs or acts.unknowns or acts.derived or new) and asked == fitted:
+        return tuple(asked), ()
+    return (), tuple(
+        f"the noise of {name} has a memory, but these are other units or conditions than those of the fit: it is drawn "
+        "as if nothing had been measured before"
+        for name in asked
+    )
+
+
+def _same(one, other):
+    leaves = [jax.tree.leaves_with_path(dict(sorted(x.items()))) for x in (one, other)]
+    return len(leaves[0]) == len(leaves[1]) and all(
+        a == b and np.array_equal(x, y) for (a, x), (b, y) in zip(*leaves, strict=True)
+    )
 
 
 def _refuse_redrawn(acts, fate):
@@ -268,13 +319,14 @@ def _inputs(target, inputs):
 
 
 @partial(jax.jit, static_argnums=(1, 2), compiler_options=configuration.compile_options())
-def _outcomes(target, fixed, replicates, arrays, rows):
+def _outcomes(target, fixed, settings, arrays, rows):
     """Outcomes with axes (draw, replicate, ...) of a batch of carried values and keys."""
-    constants = {name: value.value for name, value in fixed}
+    arguments = {**arrays, **{name: value.value for name, value in fixed}}
+    replicates, remembers = settings
 
     def one(carried, key):
         keys = jax.random.split(jax.random.wrap_key_data(key), replicates)
-        return jax.vmap(lambda k: target.outcome(carried, {**arrays, **constants}, k))(keys)
+        return jax.vmap(lambda k: target.outcome(carried, arguments, k, remembers=remembers))(keys)
 
     return jax.vmap(one)(*rows)
 

@@ -166,15 +166,18 @@ def _fresh(forecast, chosen, names):
     arrays, fixed = split_inputs(forecast.target, bare_inputs(forecast))
     rows = np.repeat(chosen.rows, chosen.repeats)
     keys = jax.vmap(partial(jax.random.fold_in, jax.random.key(0)))(jnp.arange(len(rows)))
-    observed = _observations(forecast.target, fixed, arrays, _latents(forecast, rows), keys)
+    latents = _latents(forecast, rows)
+    observed = _observations(forecast.target, fixed, forecast.remembers, arrays, latents, keys)
     return {name: np.asarray(observed[name]) for name in names}
 
 
-@partial(jax.jit, static_argnums=1)
-def _observations(target, fixed, arrays, latents, keys):
+@partial(jax.jit, static_argnums=(1, 2))
+def _observations(target, fixed, remembers, arrays, latents, keys):
     arguments = {**arrays, **{name: value.value for name, value in fixed}}
     return jax.lax.map(
-        lambda row: target.outcome(row[0], arguments, row[1]).observed, (latents, keys), batch_size=BATCH
+        lambda row: target.outcome(row[0], arguments, row[1], remembers=remembers).observed,
+        (latents, keys),
+        batch_size=BATCH,
     )
 
 
@@ -190,6 +193,7 @@ def _evaluated(forecast, readings, draws, chosen):
     }
     tops = [np.nanmax(values[name]) for name, site in readings.items() if site.nature == "counts"]
     largest = min(int(np.ceil((max(tops, default=0) + 1) / 64)) * 64, LARGEST)
+    settings = (largest, forecast.remembers)
     owners = len(np.unique(chosen.rows // forecast.replicates))
     rows = {
         "latents": _latents(forecast, chosen.rows),
@@ -201,7 +205,7 @@ def _evaluated(forecast, readings, draws, chosen):
         at = np.minimum(np.arange(start, start + BATCH), total - 1)
         batch = jax.tree.map(lambda x, at=at: x[at], rows)
         batch["weights"] = np.where((np.arange(start, start + BATCH) < total)[:, None], batch["weights"], 0.0)
-        each, summed = _told(forecast.target, fixed, largest, arrays, batch, values, censored)
+        each, summed = _told(forecast.target, fixed, settings, arrays, batch, values, censored)
         kept = min(BATCH, total - start)
         pieces.append(jax.tree.map(lambda x, kept=kept: np.asarray(x)[:kept], each))
         summed = jax.tree.map(np.asarray, summed)
@@ -232,9 +236,13 @@ def _averaged(site, weight):
 
 
 @partial(jax.jit, static_argnums=(1, 2), compiler_options=configuration.compile_options())
-def _told(target, fixed, largest, arrays, rows, values, censored):
+def _told(target, fixed, settings, arrays, rows, values, censored):
     """Of a batch of rows: what each says of the data, and sums over rows of what they say of the players."""
     arguments = {**arrays, **{name: value.value for name, value in fixed}}
+    largest, remembers = settings
+    gaps = {
+        name: jnp.isnan(value[0]) for name, value in values.items()
+    }  # the data's, for those who play them too
 
     def one(censored, latents, own, values):
         placed = {
@@ -249,8 +257,10 @@ def _told(target, fixed, largest, arrays, rows, values, censored):
             scalings=target.scalings,
             finer=target.finer,
         )
+        noise = {name: found.sites[name]["fn"] for name in values}
+        noise |= target.remembered(found, latents, tuple(name for name in remembers if name in values))
         return {
-            name: _densities(found.sites[name]["fn"], placed[name], censored.get(name), largest)
+            name: _densities(noise[name], placed[name], gaps[name], censored.get(name), largest)
             for name in values
         }
 
@@ -275,9 +285,11 @@ def _summed(what, x, weights):
     return jnp.sum(jnp.where(weights > 0, x, 0.0), axis=0)
 
 
-def _densities(distribution, value, censored, largest):
+def _densities(distribution, value, gaps, censored, largest):
     """Log probability, distribution function and class probabilities of the cells of one site."""
     cells, _ = cell_by_cell(distribution)
+    if hasattr(cells, "without"):
+        cells = cells.without(gaps)
     log_probability = cells.log_prob(value)
     if censored is not None and not cells.event_shape:
         kinds, upper = censored
@@ -289,6 +301,7 @@ def _densities(distribution, value, censored, largest):
     classes = class_probabilities(cells, value.shape)
     if classes is not None:
         return {**told, "probabilities": classes}
+    cells = getattr(cells, "marginals", cells)
     if not cells.event_shape:
         below = _counted(cells, value, largest) if cells.is_discrete else _distribution_function(cells, value)
         if below is not None:

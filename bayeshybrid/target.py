@@ -15,7 +15,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
-from numpyro.distributions import biject_to
+from numpyro.distributions import Distribution, biject_to
 
 from bayeshybrid.data import check_arguments, conversions, precision_losses
 from bayeshybrid.faults import ModelError
@@ -212,11 +212,17 @@ class Target(eqx.Module):
         return self.outcome(values, self.arguments() if inputs is None else inputs, key)
 
     def outcome(
-        self, carried: Mapping[str, Any], inputs: Mapping[str, Any], key: Any = None, visit: bool = False
+        self,
+        carried: Mapping[str, Any],
+        inputs: Mapping[str, Any],
+        key: Any = None,
+        visit: bool = False,
+        remembers: tuple[str, ...] = (),
     ) -> Outcome:
         """Run the model on `inputs` with some unknowns carried and all others drawn from their priors.
 
-        A carried value that is smaller than its site fills the beginning, and the rest is drawn.
+        A carried value that is smaller than its site fills the beginning, and the rest is drawn. Observed sites in
+        `remembers` are conditioned on their data.
         """
         key = jax.random.key(0) if key is None else key
         bare = {k: v for k, v in inputs.items() if k not in self.layout.observation_arguments}
@@ -225,6 +231,9 @@ class Target(eqx.Module):
         settings = {"key": run_key, "place": place, "scalings": self.scalings, "finer": self.finer}
         found = run(self.model, bare, visit=visit, **settings)
         names = [site.name for site in self.layout.observed if site.name in found.sites]
+        for name, conditioned in self.remembered(found, carried, remembers).items():
+            key = jax.random.fold_in(run_key, names.index(name))
+            found.sites[name] |= {"fn": conditioned, "value": conditioned.sample(key)}
         open_sites = [name for name in names if not found.sites[name]["is_observed"]]
         likelihood = {}
         if any(name in inputs for name in self.layout.observation_arguments):
@@ -248,6 +257,28 @@ class Target(eqx.Module):
             reasons={name: message["value"].reason for name, message in found.solutions.items()},
             visited=found.visited,
         )
+
+    def remembered(
+        self, found: Run, carried: Mapping[str, Any], names: tuple[str, ...]
+    ) -> dict[str, Distribution]:
+        """The distributions of observed sites with memory in a run, conditioned on what was measured in the fit.
+
+        **Arguments:**
+
+        - `found`: a run at other inputs than those of the fit.
+        - `carried`: the unknowns of that run; where one has been continued, its beginning is that of the fit.
+        - `names`: the sites.
+        """
+        if not names:
+            return {}
+        shapes = {site.name: site.shape for site in self.layout.latent}
+        place = place_constrained(
+            {k: v[tuple(slice(0, n) for n in shapes[k])] for k, v in carried.items() if k in shapes}
+        )
+        fitted = self._run(place).sites
+        return {
+            name: found.sites[name]["fn"].given(fitted[name]["fn"], fitted[name]["value"]) for name in names
+        }
 
     def visited(self, q: Float[Array, " size"]) -> dict[str, Any]:
         """Network name to `(inputs, outputs)`: every question that it was asked at `q`, one row each."""
