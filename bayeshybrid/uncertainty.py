@@ -235,7 +235,7 @@ def _solver(forecast, name, arguments, scale, split):
     unknowns = (*forecast.carried, *forecast.continued, *forecast.drawn_anew)
     chosen = np.linspace(0, draws - 1, min(SOLVER_DRAWS, draws)).round().astype(int) * replicates
     carried = {key: forecast.latent[key].draws[chosen] for key in unknowns if key in forecast.latent}
-    program = partial(_moments, fixed=tuple(sorted(fixed.items())), name=name)
+    program = partial(_moments, fixed=tuple(sorted(fixed.items())), name=name, remembers=forecast.remembers)
     *finer, error, solved = in_batches(partial(program, target.refined(), arrays), carried)
     if np.any(error > 0):  # moments from draws, which must be the same ones in both
         stated = in_batches(partial(program, target, arrays), carried)[:2]
@@ -249,12 +249,14 @@ def _solver(forecast, name, arguments, scale, split):
     return np.divide(moved, np.sqrt(split.total), out=np.zeros_like(moved), where=split.total > 0)
 
 
-@partial(jax.jit, static_argnames=("fixed", "name"), compiler_options=configuration.compile_options())
-def _moments(target: Target, arrays, carried, fixed, name):
+@partial(
+    jax.jit, static_argnames=("fixed", "name", "remembers"), compiler_options=configuration.compile_options()
+)
+def _moments(target: Target, arrays, carried, fixed, name, remembers):
     constants = {key: value.value for key, value in fixed}
 
     def one(values):
-        found = target.outcome(values, {**arrays, **constants})
+        found = target.outcome(values, {**arrays, **constants}, remembers=remembers)
         solved = [jax.numpy.all(reasons == 0) for reasons in found.reasons.values()]
         moments = found.moments[name]
         return moments.mean, moments.variance, moments.error, jax.numpy.all(jax.numpy.stack(solved))
