@@ -25,6 +25,7 @@ from bayeshybrid.networks import MLP, network  # noqa: E402
 from bayeshybrid.observation import observe  # noqa: E402
 from bayeshybrid.posterior import Posterior  # noqa: E402
 from bayeshybrid.priors import (  # noqa: E402
+    Covariate,
     Parameter,
     bounded,
     parameter,
@@ -35,6 +36,7 @@ from bayeshybrid.priors import (  # noqa: E402
 from bayeshybrid.progress import Silent, TextBar  # noqa: E402
 from bayeshybrid.reporting import report  # noqa: E402
 from bayeshybrid.series import Measurements  # noqa: E402
+from bayeshybrid.science.inputs import Doses, Forcing, doses, forcing  # noqa: E402
 from bayeshybrid.statements import solve_ode  # noqa: E402
 from bayeshybrid.tables import measurements  # noqa: E402
 from bayeshybrid.target import Target  # noqa: E402
@@ -44,8 +46,11 @@ __all__ = [
     "MLP",
     "NUTS",
     "SVI",
+    "Covariate",
     "DataError",
     "DeepEnsemble",
+    "Doses",
+    "Forcing",
     "Forecast",
     "Measurements",
     "ModelError",
@@ -58,6 +63,8 @@ __all__ = [
     "Verdict",
     "bounded",
     "configure",
+    "doses",
+    "forcing",
     "infer",
     "measurements",
     "network",

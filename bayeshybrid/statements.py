@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,9 @@ from numpyro.primitives import _PYRO_STACK, apply_stack
 from bayeshybrid.faults import ModelError
 from bayeshybrid.networks import recording
 from bayeshybrid.science import ode
+from bayeshybrid.science.events import flaws
+from bayeshybrid.science.inputs import Doses, Forcing, bound
+from bayeshybrid.science.jumps import undeclared
 from bayeshybrid.science.ode import Solution
 
 SOLUTION = "bayeshybrid.solution"
@@ -50,6 +53,8 @@ def solve_ode(
     atol: float = 1e-6,
     solver: Any = None,
     max_steps: int = 4096,
+    inputs: Sequence[Doses | Forcing] = (),
+    across: str | None = None,
 ) -> Solution:
     """Solve an ordinary differential equation inside a model.
 
@@ -69,7 +74,10 @@ def solve_ode(
     - `labels`, `unit`: names of the state's components and their unit.
     - `rtol`, `atol`: tolerances of the adaptive step size control; `atol` has the state's unit.
     - `solver`: a diffrax solver; by default `diffrax.Tsit5()`. For stiff systems `diffrax.Kvaerno5()`.
-    - `max_steps`: steps after which a solve counts as failed.
+    - `max_steps`: steps after which a solve counts as failed; each jump of an input allows for two more.
+    - `inputs`: what `bh.doses` and `bh.forcing` made: the solve stops at each of their jumps. Those with a row
+      for each unit are mapped with the units, and a forcing called in the field is the unit's own.
+    - `across`: what the units' axis counts, such as `"subject"`: the name of its plate and of the data's labels.
 
     **Returns:** a `Solution`: `ys` of shape `(times, states)`, with the units' axis in front when mapped,
     and `ok`, `steps`, `reason` per unit.
@@ -87,36 +95,15 @@ def solve_ode(
     """
     name = _scoped(name)
     y0, times, start = (jnp.asarray(x, dtype=float) for x in (y0, times, t0))
+    labels, inputs = tuple(labels or ()), tuple(inputs)
     axes = _axes(in_axes, name)
     _check_shapes(name, y0, times, start, axes, labels)
+    _check_across(name, across, axes)
+    lanes = None if axes is None else (*axes, 0 if start.ndim else None, _input_axes(inputs))
     settings = {"solver": solver, **_precision(name, rtol, atol, max_steps, y0.dtype)}
-
-    def solve(y0, times, args, start):
-        return ode.solve(field, y0, times, start, args, labels=tuple(labels or ()), **settings)
-
-    def begin(y0, args, start):
-        return {"y0": jnp.ravel(y0), "t0": start, "slope": jnp.ravel(field(start, y0, args))}
-
-    def visit(ys, times, args):
-        return jax.vmap(lambda t, y: _noted(field, t, y, args))(times, ys)
-
-    if axes is not None:
-        start_axis = 0 if start.ndim else None
-        solve = jax.vmap(solve, in_axes=(*axes, start_axis))
-        visit = jax.vmap(visit, in_axes=(0, axes[1], axes[2]))
-    try:
-        solution = solve(y0, times, args, start)
-    except ModelError as error:
-        raise ModelError(f"solve_ode({name!r}): {error}") from None
-    except ValueError as error:
-        if "inconsistent sizes" not in str(error):
-            raise
-        raise ModelError(
-            f"solve_ode({name!r}): in_axes={in_axes} maps axes of different length: y0 has shape {y0.shape}, times "
-            f"{times.shape}, t0 {start.shape}, args {jax.tree.map(jnp.shape, args)}"
-        ) from None
-    if axes is not None:  # nothing of the start may be mapped, only the times
-        begin = jax.vmap(begin, in_axes=(axes[0], axes[2], start_axis), axis_size=len(solution.ok))
+    given = (y0, times, args, start, inputs)
+    system = _System(field, labels, settings)
+    solution = _solved(name, system, given, lanes, in_axes)
     finite = solution._replace(ys=_finite(solution.ys, y0, axes))
     message = {
         "type": SOLUTION,
@@ -126,13 +113,121 @@ def solve_ode(
         "times": times,
         "start": start,
         "y0": y0,
-        "labels": tuple(labels or ()),
+        "labels": labels,
         "unit": unit,
-        "initial": lambda: begin(y0, args, start),
-        "visited": lambda: visit(finite.ys, times, args),
+        "across": across,
+        "field": field,
+        "args": args,
+        "axes": lanes,
+        "settings": settings,
+        "inputs": inputs,
+        "oddities": _Lazy(lambda: system.oddities(given, lanes)),
+        "initial": lambda: system.initial(given, lanes, len(finite.ok) if axes else None),
+        "visited": lambda: system.visited(finite.ys, given, lanes),
     }
     _publish(message)
     return finite if message["heard"] else _unheard(name, solution, finite)
+
+
+class _System(NamedTuple):
+    """An equation with its settings, and the questions that are asked of one lane or of all.
+
+    What is given to a lane is `(y0, times, args, t0, inputs)`, mapped by `lanes` where that is not `None`.
+    """
+
+    field: Callable[[Any, Array, Any], Array]
+    labels: tuple[str, ...]
+    settings: dict[str, Any]
+
+    def solve(self, given, lanes):
+        """The solution."""
+
+        def lane(y0, times, args, start, inputs):
+            return ode.solve(
+                self.field, y0, times, start, args, labels=self.labels, inputs=inputs, **self.settings
+            )
+
+        return _mapped(lane, lanes)(*given)
+
+    def initial(self, given, lanes, size):
+        """State, time and slope at the start, and what is wrong with each input."""
+
+        def lane(y0, times, args, start, inputs):
+            with bound(_forcings(inputs)):
+                slope = self.field(start, y0, args)
+            told = {"y0": jnp.ravel(y0), "t0": start, "slope": jnp.ravel(slope)}
+            return told | ({"flaws": flaws(inputs, start, jnp.max(times))} if inputs else {})
+
+        # Nothing of the start may be mapped, only the times.
+        return _mapped(lane, lanes, axis_size=size)(*given)
+
+    def visited(self, ys, given, lanes):
+        """What each network was asked and answered along the solution."""
+
+        def lane(ys, y0, times, args, start, inputs):
+            with bound(_forcings(inputs)):
+                return jax.vmap(lambda t, y: _noted(self.field, t, y, args))(times, ys)
+
+        return _mapped(lane, lanes and (0, *lanes))(ys, *given)
+
+    def oddities(self, given, lanes):
+        """Sentences about jumps in time that were not declared; the field is traced, nothing is computed."""
+        found = []
+
+        def lane(y0, times, args, start, inputs):
+            found.extend(undeclared(self.field, start, y0, args, _forcings(inputs)))
+            return 0
+
+        jax.eval_shape(_mapped(lane, lanes, out_axes=None), *given)
+        return tuple(found)
+
+
+class _Lazy:
+    """A sequence that is found when somebody reads it."""
+
+    def __init__(self, find):
+        self._find = find
+
+    def __iter__(self):
+        return iter(self._find())
+
+
+def _mapped(lane, lanes, **options):
+    return lane if lanes is None else jax.vmap(lane, in_axes=lanes, **options)
+
+
+def _forcings(inputs):
+    return [each for each in inputs if isinstance(each, Forcing)]
+
+
+def _input_axes(inputs):
+    """Which inputs have a row for each unit."""
+    return tuple(0 if getattr(each, "times", jnp.zeros(0)).ndim == 2 else None for each in inputs)
+
+
+def _solved(name, system, given, lanes, in_axes):
+    """The solution, with errors that name the statement."""
+    try:
+        return system.solve(given, lanes)
+    except ModelError as error:
+        raise ModelError(f"solve_ode({name!r}): {error}") from None
+    except ValueError as error:
+        if "inconsistent sizes" not in str(error):
+            raise
+        y0, times, args, start, inputs = given
+        shapes = [each.times.shape for each in inputs]
+        raise ModelError(
+            f"solve_ode({name!r}): in_axes={in_axes} maps axes of different length: y0 has shape {y0.shape}, times "
+            f"{times.shape}, t0 {start.shape}, args {jax.tree.map(jnp.shape, args)}"
+            + (f", times of the inputs {shapes}" if shapes else "")
+        ) from None
+
+
+def _check_across(name, across, axes):
+    if across is not None and axes is None:
+        raise ModelError(
+            f"solve_ode({name!r}): across={across!r} names the axis of units, but nothing is mapped: give in_axes"
+        )
 
 
 def _precision(name, rtol, atol, max_steps, dtype):
