@@ -163,5 +163,5 @@ def failing_densities(told: Mapping[str, Any], limits: tuple[float, float]) -> l
         if share and not name.startswith("_"):
             words = f"{percent(share)} of the draws give it no finite log probability"
             remedy = "Look for noise or shares that can be negative, and for values far out in a tail"
-            lines.append(Finding(name, state_of(share, limits), share, limits, words, remedy))
+            lines.append(Finding(f"density of {name}", state_of(share, limits), share, limits, words, remedy))
     return lines

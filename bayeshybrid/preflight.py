@@ -242,11 +242,11 @@ def _plausibility(prior, name, found, limits):
     source = "" if found.stated else ", a range made from the data"
     sides = [f"{percent(x)} {side}" for x, side in ((found.below, "below"), (found.above, "above")) if x]
     how_many = f"{percent(found.share)} of the draws leave" if sides else "no draw leaves"
-    words = f"{how_many} the range {between}{unit}{source}" + (f" ({', '.join(sides)})" if sides else "")
+    words = f"{how_many} {between}{unit}{source}" + (f" ({', '.join(sides)})" if sides else "")
     remedy = (
         "Narrow the priors on which it rests" if found.stated else "State plausible=, or narrow the priors"
     )
-    return Finding(name, state_of(found.share, limits), found.share, limits, words, remedy)
+    return Finding(f"range of {name}", state_of(found.share, limits), found.share, limits, words, remedy)
 
 
 def _between(low, high):
@@ -306,9 +306,10 @@ def _time(initial, index, shape, units):
 
 def _expected(name, inside, outside, limits):
     count, compared = inside
+    about = f"data of {name}"
     if not compared:
         return Finding(
-            name, "not assessable", float("nan"), (), "nothing was measured", "It is forecast only"
+            about, "not assessable", float("nan"), (), "nothing was measured", "It is forecast only"
         )
     share = 1 - count / compared
     words = f"{count} of {compared} measured values inside the central {100 * MASS:.0f} % of what the priors expect"
@@ -318,7 +319,7 @@ def _expected(name, inside, outside, limits):
     remedy = (
         "The priors do not expect these data: look at units and at the model, else move or widen the priors"
     )
-    return Finding(f"data of {name}", state_of(share, limits), share, limits, words, remedy)
+    return Finding(about, state_of(share, limits), share, limits, words, remedy)
 
 
 def _warnings(target, scouts, scaled, check):
