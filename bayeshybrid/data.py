@@ -215,7 +215,7 @@ def located(data: Mapping[str, Any]) -> Iterator[None]:
         told = _in_the_table(data, error.place)
         if not told:
             raise
-        raise type(error)(f"{error} In the table: {told}.") from None
+        raise type(error)(f"{str(error).removesuffix('.')}. In the table: {told}.") from None
 
 
 def _in_the_table(data: Mapping[str, Any], place: Place | None) -> str:

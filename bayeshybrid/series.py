@@ -52,7 +52,7 @@ class Measurements(Mapping[str, Any]):
         return len(self.entries)
 
     def __or__(self, other: Mapping[str, Any]) -> Measurements:
-        kept = {name: rows for name, rows in self.rows.items() if name not in other}
+        kept = {name: rows for name, rows in self.rows.items() if _like(self.entries[name], other.get(name))}
         return replace(self, entries=MappingProxyType({**self.entries, **other}), rows=MappingProxyType(kept))
 
     def __str__(self) -> str:
@@ -75,6 +75,13 @@ class Measurements(Mapping[str, Any]):
         names = self.labels.get(self.individual or "")
         unit = f"{self.individual} {names[cell[0]]}, " if names else ""
         return f"{unit}row {row} of {self.source}"
+
+
+def _like(entry: Any, other: Any) -> bool:
+    """Whether another entry has the places of this one, or there is no other."""
+    if isinstance(entry, Mapping) and isinstance(other, Mapping):
+        return all(np.shape(entry[name]) == np.shape(other.get(name, entry[name])) for name in entry)
+    return other is None or (not isinstance(entry, Mapping) and np.shape(entry) == np.shape(other))
 
 
 def word_of(key: str) -> str:

@@ -242,7 +242,8 @@ def _last(read: _Rows) -> np.ndarray:
 def _times(read: _Rows, where: Grid) -> _Entry:
     shape, at = (_count(read), where.width), (where.unit, where.entry)
     times = pad_last(fill(shape, at, read.times[read.used], np.nan), _last(read))
-    rows = fill(shape, at, read.sheet.rows[read.used], -1)
+    first = np.flatnonzero(read.used)[::-1]  # of the rows that share an entry the first one stays
+    rows = fill(shape, (where.unit[::-1], where.entry[::-1]), read.sheet.rows[first], -1)
     return _Entry(read.columns["time"], times, rows)
 
 

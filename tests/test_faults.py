@@ -384,11 +384,87 @@ def test_censoring_that_contradicts_itself(marks, words):
 
 
 def test_times_before_the_start():
+    table = {"times": [-1.0, -1.0, 2.0, 2.0], "species": ["prey", "predator"] * 2, "y": np.ones(4)}
     words = (
-        r"solve_ode\('path'\): times \[0\] = -1 lie before t0 = 0, the time .*: give an earlier t0, or leave"
+        r"solve_ode\('path'\): times \[0\] = -1 lie before t0 = 0, the time .*: give an earlier t0, or leave those "
+        r"times out\. In the table: row 0 of the table\.$"
     )
     with pytest.raises(ModelError, match=words):
-        infer(moving(decay), {"times": np.array([-1.0, 2.0]), "y": np.ones((2, 2))})
+        infer(moving(decay), bh.measurements(table, time="times", value="y", variable="species"))
+
+
+# The same faults in a table: with the individual and the row of the file
+
+
+LAB = {
+    "subject": ["a", "a", "b", "b", "c"],
+    "hours": [1.0, 2.0, 2.0, 1.0, 0.5],
+    "conc": [3.0, 0.0, 1.0, 2.0, None],
+}
+
+
+def elimination(noise: Callable[..., Any] = dist.Normal) -> Callable[..., Any]:
+    """Subjects with a rate of their own, their concentration under the noise `noise(mean, 0.5)`."""
+
+    def model(hours, conc=None):
+        k = bh.parameter("k", dist.Uniform(0.5, 1.5), shape=(3,))
+        bh.observe("conc", noise(jnp.exp(-k[:, None] * hours), 0.5), obs=conc, unit="mg/L", across="subject")
+
+    return model
+
+
+def lab(**columns: Any) -> bh.Measurements:
+    return bh.measurements({**LAB, **columns}, individual="subject", time="hours", value="conc")
+
+
+def test_row_11_a_gap_that_a_mapping_does_not_declare():
+    table = lab()
+    conc = {**table["conc"], "missing": np.zeros((3, 2), bool)}
+    words = (
+        r"conc: 3 of 6 values are NaN or infinite: \[0, 1\].*|conc: .* are NaN or infinite: \[2, 0\] = nan"
+    )
+    with pytest.raises(DataError, match=words):
+        infer(elimination(), table | {"conc": conc})
+
+
+def test_row_14_a_zero_under_log_normal_noise_is_found_in_the_table():
+    words = (
+        "conc: 1 of 6 values are zero or negative, but outside what the distribution can give (positive): "
+        "[0, 1] = 0 (in mg/L)"
+    )
+    noise = lambda mean, spread: dist.LogNormal(jnp.log(mean), spread)  # noqa: E731
+    with pytest.raises(DataError, match=re.escape(words)) as caught:
+        infer(elimination(noise), lab())
+    assert str(caught.value).endswith("In the table: subject a, row 1 of the table.")
+
+
+def test_rows_12_13_16_and_17_what_is_odd_in_a_table_is_used_and_said():
+    """That a scout's remarks and a target's losses reach the verdict is shown below."""
+    table = lab(conc=np.float32([3e12, 1e12, 1e12, 2e12, np.nan]))
+    with configuration.scope():
+        target = bh.Target(elimination(lambda mean, spread: dist.Normal(1e12 * mean, 1e12 * spread)), table)
+        said = scout(target, jax.random.key(0), wanted=2).remarks
+    assert "conc: nothing was measured of subject c; what is their own is known from the prior only" in said
+    assert "conc: typical size 1e+12 mg/L; state it in units of 1e+12 mg/L, values near one" in said
+    assert target.losses == (
+        "conc: stored as float32, about 7 digits; what was lost before cannot come back",
+    )
+    assert "hours: not in order in 1 of 3; sorted" in target.notes
+
+
+def test_row_15_censoring_that_contradicts_itself_in_a_table():
+    both = {**lab()["conc"], "left": np.eye(3, 2) > 0, "right": np.eye(3, 2) > 0}
+    words = (
+        r"contradicts itself: \[0, 0\] = 3.*In the table: subject a, row 0 of the table; subject b, row 2 of"
+    )
+    with pytest.raises(DataError, match=words):
+        infer(elimination(), lab() | {"conc": both})
+
+
+def test_row_18_columns_that_the_model_does_not_have():
+    table = bh.measurements({**LAB, "hour": LAB["hours"]}, "subject", time="hour", value="conc")
+    with pytest.raises(DataError, match=r"model has no argument 'hour' \(did you mean 'hours'\?\)"):
+        infer(elimination(), table)
 
 
 # Remarks that reach the verdict
