@@ -8,30 +8,24 @@ from __future__ import annotations
 
 import keyword
 from collections import namedtuple
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from jax.core import Tracer
 from numpyro.distributions import constraints
-from numpyro.distributions.transforms import (
-    AffineTransform,
-    ExpTransform,
-    IdentityTransform,
-    Transform,
-    biject_to,
-)
-from numpyro.primitives import apply_stack
 
 from . import sites
 from .elicitation import bounded, prior_interval, prior_quantiles
 from .faults import ModelError
+from .pooling import draw_composed, is_unknown, shaped, tagged_deterministic, unit_plate
 
 __all__ = [
+    "Covariate",
     "Parameter",
     "bounded",
     "check_labels",
@@ -44,6 +38,40 @@ __all__ = [
 
 
 @dataclass(frozen=True)
+class Covariate:
+    """Something known of each unit that shifts its parameter.
+
+    The shift is `effect * values` on the scale on which units differ: for a positive parameter a factor
+    `exp(effect * values)`, so with `values = log(weight / 70)` the parameter goes as `(weight / 70) ** effect`.
+
+    **Arguments:**
+
+    - `values`: one number a unit, `(size,)`; centred, so that the population's value is that of a typical unit.
+    - `effect`: prior of the coefficient, or a number where it is known, such as 0.75 for clearance by weight.
+
+    ```python
+    weight = bh.Covariate(np.log(np.array([58.0, 82.0]) / 70), effect=0.75)
+    assert weight.values.shape == (2,)
+    ```
+    """
+
+    values: Any
+    effect: dist.Distribution | float
+
+    def __post_init__(self):
+        if np.ndim(self.values) != 1:
+            raise ModelError(
+                f"Covariate: values have shape {np.shape(self.values)}; give one number a unit, such as weight."
+            )
+        if isinstance(self.effect, dist.Distribution) and (
+            self.effect.batch_shape or self.effect.event_shape
+        ):
+            raise ModelError(
+                "Covariate: effect needs a prior of a single number, such as dist.Normal(0.0, 1.0)."
+            )
+
+
+@dataclass(frozen=True)
 class Parameter:
     """One scientific parameter before it has a name: prior, unit, shape, and how it varies across units.
 
@@ -53,14 +81,17 @@ class Parameter:
     - `unit`: as you write it, such as `"1/yr"`.
     - `shape`: shape of the value; the entries are independent with the same prior.
     - `labels`: names of the entries along the value's last axis.
-    - `across`: name of what the value varies across, such as `"subject"`; needs `size` and `spread`. The
-      prior is then that of the population's value, and the shape gains a leading axis of `size`.
+    - `across`: name of what the value varies across, such as `"subject"`; needs `size`, and the shape gains a
+      leading axis of that. With `spread` units are partially pooled: the prior is that of the population's value.
+      With neither `spread` nor `covariates` each unit has a value of its own under the prior, unpooled.
     - `size`: how many of them there are.
     - `spread`: prior of the standard deviation between them, on the log scale if the prior's support is
       positive, on the scale that its support maps to the real line if it has two ends, else in `unit`.
+    - `covariates`: name to `Covariate`, what is known of each unit and shifts its value on that same scale.
+      Without `spread` units then differ by their covariates alone.
 
     **Raises:** `ModelError` for a prior that is no distribution, a spread that could be negative, labels that
-    do not count up to the last axis, or only some of `across`, `size`, `spread`.
+    do not count up to the last axis, `across` without `size`, or `spread` or `covariates` without both.
 
     ```python
     birth = bh.Parameter(bh.prior_interval(0.3, 1.2), unit="1/yr")
@@ -76,6 +107,7 @@ class Parameter:
     across: str | None = None
     size: int | None = None
     spread: dist.Distribution | None = None
+    covariates: Mapping[str, Covariate] | None = None
 
     def __post_init__(self):
         _check_distribution(self.prior, "prior")
@@ -95,17 +127,20 @@ class Parameter:
 
     def _check_pooling(self):
         spread: Any = self.spread
-        given = {key: getattr(self, key) is not None for key in ("across", "size", "spread")}
-        if any(given.values()) and not all(given.values()):
-            lacking = ", ".join(key for key, there in given.items() if not there)
+        varies = any(getattr(self, key) is not None for key in ("across", "size", "spread", "covariates"))
+        lacking = [key for key in ("across", "size") if getattr(self, key) is None]
+        if varies and lacking:
             raise ModelError(
-                f'Parameter: {lacking} is missing; pooling needs across="subject", size=12 and '
-                "spread=dist.HalfNormal(0.5) together."
+                f'Parameter: {", ".join(lacking)} is missing; a parameter of each unit needs across="subject" and '
+                "size=12, and to pool them spread=dist.HalfNormal(0.5)."
             )
         if self.across is None:
             return
         if not isinstance(self.size, int | np.integer) or self.size < 1:
             raise ModelError(f"Parameter: size = {self.size!r}; give how many of {self.across!r} there are.")
+        self._check_covariates()
+        if self.spread is None:
+            return
         if isinstance(self.spread, int | float):
             raise ModelError(
                 f"Parameter: spread = {self.spread} is a number; it is a standard deviation and needs a "
@@ -121,6 +156,20 @@ class Parameter:
             )
         if spread.event_shape or self.prior.event_shape:
             raise ModelError("Parameter: pooling needs scalar priors; pool the components one by one.")
+
+    def _check_covariates(self):
+        for name, covariate in (self.covariates or {}).items():
+            if not isinstance(covariate, Covariate):
+                raise ModelError(
+                    f"Parameter: covariates[{name!r}] is {covariate!r}; write Covariate(values, effect=prior)."
+                )
+            if np.shape(covariate.values) != (self.size,):
+                raise ModelError(
+                    f"Parameter: covariates[{name!r}] has {np.shape(covariate.values)[0]} values for {self.size} "
+                    f"of {self.across!r}; give one each."
+                )
+        if self.covariates and self.prior.event_shape:
+            raise ModelError("Parameter: covariates need a scalar prior; state the components one by one.")
 
     @property
     def value_shape(self) -> tuple[int, ...]:
@@ -180,26 +229,6 @@ def _is_positive(support: Any) -> bool:
     return bool(np.all(np.asarray(lower) >= 0.0))
 
 
-def _pooling_scale(support: Any) -> Transform:
-    """From the real line, where units differ by a normal offset, to where the parameter lives."""
-    while isinstance(support, constraints.independent):
-        support = support.base_constraint
-    if support is constraints.real:
-        return IdentityTransform()
-    if support in (constraints.positive, constraints.nonnegative):
-        return ExpTransform()
-    if isinstance(support, constraints.greater_than | constraints.greater_than_eq):
-        below = support.lower_bound
-        return ExpTransform() if np.all(np.asarray(below) == 0.0) else _above(below)
-    return biject_to(support)
-
-
-def _above(below: Any) -> Transform:
-    return dist.transforms.ComposeTransform(
-        [ExpTransform(), AffineTransform(below, 1.0, domain=constraints.positive)]
-    )
-
-
 def parameter(
     name: str,
     prior: dist.Distribution,
@@ -210,6 +239,7 @@ def parameter(
     across: str | None = None,
     size: int | None = None,
     spread: dist.Distribution | None = None,
+    covariates: Mapping[str, Covariate] | None = None,
     group: str | None = None,
 ) -> Any:
     """Statement: one scientific parameter under `name`.
@@ -224,7 +254,8 @@ def parameter(
     Pooling is partial and written without centring (Papaspiliopoulos, Roberts and Skold 2007): with the
     offset standard normal, value = population * exp(spread * offset) on the log scale, population +
     spread * offset otherwise. The sites are `<name>_population`, `<name>_spread`, `<name>_offset` (inside
-    `numpyro.plate(across, size)`) and the deterministic `<name>`.
+    `numpyro.plate(across, size)`), for each covariate with an unknown effect `<name>_<covariate>`, and the
+    deterministic `<name>`. Without pooling the one site `<name>` stands inside the plate.
 
     **Raises:** `ModelError` as `Parameter` does.
 
@@ -234,7 +265,7 @@ def parameter(
     assert numpyro.handlers.seed(model, 0)() > 0
     ```
     """
-    stated = Parameter(prior, unit, shape, labels, across, size, spread)
+    stated = Parameter(prior, unit, shape, labels, across, size, spread, covariates)
     return _draw(name, stated, group or name)
 
 
@@ -278,8 +309,16 @@ def parameters(group: str, **members: Parameter) -> Any:
 
 
 def _site_names(name: str, stated: Parameter) -> tuple[str, ...]:
-    pooled = ("_population", "_spread", "_offset") if stated.across is not None else ()
-    return (name, *(name + part for part in pooled))
+    if not _is_composed(stated):
+        return (name,)
+    pooled = ("_population", *(("_spread", "_offset") if stated.spread is not None else ()))
+    effects = [f"_{each}" for each, told in (stated.covariates or {}).items() if is_unknown(told)]
+    return (name, *(name + part for part in (*pooled, *effects)))
+
+
+def _is_composed(stated: Parameter) -> bool:
+    """Whether the value is put together from a population's value and what sets units apart."""
+    return stated.across is not None and (stated.spread is not None or bool(stated.covariates))
 
 
 @cache
@@ -295,69 +334,8 @@ def _values_class(group: str, names: tuple[str, ...]) -> type:
 def _draw(name: str, stated: Parameter, group: str) -> Any:
     tag = sites.Tag(group, stated.unit, stated.labels or (), across=stated.across)
     if stated.across is None:
-        return numpyro.sample(name, _shaped(stated.prior, stated.shape), infer=sites.mapping(tag))
-    return _draw_pooled(name, stated, tag)
-
-
-def _draw_pooled(name: str, stated: Any, tag: sites.Tag) -> Any:
-    scale = _pooling_scale(stated.prior.support)
-    entries = tag.labels if stated.shape else ()
-    relative = tag.unit if isinstance(scale, IdentityTransform) else "1"
-    population = numpyro.sample(
-        f"{name}_population",
-        _shaped(stated.prior, stated.shape),
-        infer=sites.mapping(replace(tag, kind="population", labels=entries, across=None)),
-    )
-    spread = numpyro.sample(
-        f"{name}_spread",
-        _shaped(stated.spread, stated.shape),
-        infer=sites.mapping(replace(tag, kind="spread", unit=relative, labels=entries, across=None)),
-    )
-    plate = numpyro.plate(stated.across, stated.size)
-    if plate.dim != -1:
-        raise ModelError(
-            f"parameter {name!r}: it is pooled across {stated.across!r} and stands inside another plate; "
-            "move the statement out of that plate."
-        )
-    with plate:
-        offset = numpyro.sample(
-            f"{name}_offset",
-            _shaped(dist.Normal(0.0, 1.0), stated.shape),
-            infer=sites.mapping(replace(tag, kind="offset", unit="1")),
-        )
-    centre = jnp.expand_dims(scale.inv(population), 0)
-    value = scale(centre + jnp.expand_dims(spread, 0) * offset)
-    return tagged_deterministic(name, value, tag)
-
-
-def _shaped(prior: dist.Distribution, shape: tuple[int, ...]) -> dist.Distribution:
-    """The prior over the whole value: its own axes are one event, so a user's plate cannot claim them."""
-    return prior.expand(shape).to_event(len(shape)) if shape else prior
-
-
-def tagged_deterministic(name: str, value: Any, tag: sites.Tag) -> Any:
-    """`numpyro.deterministic` that carries a tag, which numpyro's own has no argument for.
-
-    **Arguments:**
-
-    - `name`: name of the site.
-    - `value`: its value, an array.
-    - `tag`: what the site says of itself; `sites.read` finds it in the trace.
-
-    **Returns:** the value.
-
-    ```python
-    from bayeshybrid import priors, sites
-    with numpyro.handlers.trace() as trace:
-        priors.tagged_deterministic("k", jnp.ones(3), sites.Tag("rates", unit="1/h"))
-    assert sites.read(trace["k"]).unit == "1/h"
-    ```
-    """
-    message = {
-        "type": "deterministic",
-        "name": name,
-        "value": value,
-        "cond_indep_stack": [],
-        "infer": sites.mapping(tag),
-    }
-    return apply_stack(message)["value"]
+        return numpyro.sample(name, shaped(stated.prior, stated.shape), infer=sites.mapping(tag))
+    if not _is_composed(stated):
+        with unit_plate(name, stated):
+            return numpyro.sample(name, shaped(stated.prior, stated.shape), infer=sites.mapping(tag))
+    return draw_composed(name, stated, tag)

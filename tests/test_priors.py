@@ -15,7 +15,7 @@ from numpyro.infer.util import log_density
 from bayeshybrid import sites
 from bayeshybrid.elicitation import SkewTransform, bounded, prior_interval, prior_quantiles
 from bayeshybrid.faults import ModelError
-from bayeshybrid.priors import Parameter, parameter, parameters
+from bayeshybrid.priors import Covariate, Parameter, parameter, parameters
 
 
 def trace_of(model, key=0):
@@ -98,7 +98,10 @@ def test_the_bend_passes_through_jit_as_a_pytree():
             lambda: Parameter(dist.Normal(jnp.zeros(2)), shape=(3,)),
             r"shape = \(3,\), but the prior itself has",
         ),
-        (lambda: Parameter(dist.Normal(), across="subject", size=3), "spread is missing; pooling needs"),
+        (
+            lambda: Parameter(dist.Normal(), across="subject"),
+            "size is missing; a parameter of each unit needs",
+        ),
         (lambda: Parameter(dist.Normal(), across="s", size=3, spread=dist.Normal()), "can be negative"),
         (lambda: Parameter(dist.Normal(), across="s", size=3, spread=-0.5), "spread = -0.5 is a number"),
         (
@@ -228,3 +231,59 @@ def test_priors_follow_the_precision_they_are_used_in():
     with jax.enable_x64(False):
         assert prior_interval(1, 2).sample(jax.random.key(0)).dtype == jnp.float32
         assert prior_quantiles({0.1: 1, 0.5: 2, 0.9: 9}).sample(jax.random.key(0)).dtype == jnp.float32
+
+
+def test_units_without_pooling_have_independent_values_of_their_own():
+    def model():
+        return parameter("k", dist.LogNormal(0.0, 1.0), across="subject", size=3, unit="1/h")
+
+    trace = numpyro.handlers.trace(numpyro.handlers.seed(model, 0)).get_trace()
+    assert {name for name, site in trace.items() if site["type"] == "sample"} == {"k"}
+    site = trace["k"]
+    assert site["value"].shape == (3,)
+    assert site["cond_indep_stack"][0].name == "subject"
+    np.testing.assert_allclose(
+        site["fn"].log_prob(site["value"]), dist.LogNormal(0.0, 1.0).log_prob(site["value"])
+    )
+    assert sites.read(site).across == "subject"
+
+
+def test_covariates_shift_the_parameter_on_its_own_scale():
+    weight = np.array([50.0, 70.0, 100.0])
+
+    def model(spread):
+        return parameter(
+            "clearance",
+            dist.LogNormal(0.0, 1.0),
+            across="subject",
+            size=3,
+            spread=spread,
+            covariates={
+                "weight": Covariate(np.log(weight / 70), 0.75),
+                "age": Covariate(np.array([-1.0, 0.0, 1.0]), dist.Normal(0.0, 1.0)),
+            },
+        )
+
+    given = {"clearance_population": 2.0, "clearance_age": 0.1}
+    placed = numpyro.handlers.substitute(numpyro.handlers.seed(model, 0), given)
+    alone = placed(None)  # differing by their covariates and nothing else
+    np.testing.assert_allclose(
+        alone, 2.0 * (weight / 70) ** 0.75 * np.exp(0.1 * np.array([-1.0, 0.0, 1.0])), rtol=1e-6
+    )
+    given |= {"clearance_spread": 0.3, "clearance_offset": np.array([1.0, 0.0, -1.0])}
+    pooled = numpyro.handlers.substitute(numpyro.handlers.seed(model, 0), given)(dist.HalfNormal(1.0))
+    np.testing.assert_allclose(pooled, alone * np.exp([0.3, 0.0, -0.3]), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"covariates": {"weight": np.ones(3)}}, "write Covariate"),
+        ({"covariates": {"weight": Covariate(np.ones(2), 1.0)}}, "2 values for 3"),
+        ({"across": None, "size": None, "covariates": {"w": Covariate(np.ones(3), 1.0)}}, "across, size"),
+    ],
+)
+def test_covariates_that_cannot_be_used_say_why(settings, told):
+    stated = {"across": "subject", "size": 3, **settings}
+    with pytest.raises(ModelError, match=told):
+        Parameter(dist.LogNormal(0.0, 1.0), **stated)
