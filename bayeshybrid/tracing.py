@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,8 +21,8 @@ from numpyro.distributions.util import sum_rightmost
 from numpyro.primitives import Messenger
 
 from bayeshybrid.faults import ModelError
-from bayeshybrid.networks import INPUTS, NETWORK, recording
-from bayeshybrid.statements import PRECISION, SOLUTION
+from bayeshybrid.networks import INPUTS, NETWORK, recording, replaying
+from bayeshybrid.statements import HELD, PRECISION, SOLUTION
 
 __all__ = ["Run", "place_constrained", "place_unconstrained", "run"]
 
@@ -37,6 +38,7 @@ class Run:
     - `networks`: network name to the Network as the model built it.
     - `asking`: names of networks that take the magnitude of their inputs from the data, with input sizes.
     - `visited`: network name to `(inputs, outputs)`, rows over everything that it was asked, where wanted.
+    - `direct`: network name to what it was asked and answered at the model's own level, call by call.
     """
 
     sites: dict[str, Any] = field(default_factory=dict)
@@ -44,6 +46,7 @@ class Run:
     networks: dict[str, Any] = field(default_factory=dict)
     asking: dict[str, int] = field(default_factory=dict)
     visited: dict[str, Any] = field(default_factory=dict)
+    direct: dict[str, Any] = field(default_factory=dict)
 
 
 class _Listener(Messenger):
@@ -51,8 +54,11 @@ class _Listener(Messenger):
 
     hears_solutions = True
 
-    def __init__(self, found: Run, scalings: Mapping[str, Any], whole: bool, finer: float) -> None:
+    def __init__(
+        self, found: Run, scalings: Mapping[str, Any], whole: bool, finer: float, beside: Run | None
+    ) -> None:
         super().__init__()
+        self.beside = beside
         self.found = found
         self.scalings = scalings
         self.whole = whole
@@ -68,6 +74,8 @@ class _Listener(Messenger):
             msg["value"] = self.scalings.get(msg["network"], msg["value"])
         elif kind == PRECISION:
             msg["value"] = self.finer
+        elif kind == HELD and self.beside is not None:
+            msg["value"] = self.beside.solutions[msg["statement"]]
         elif kind == NETWORK:
             self.found.networks[msg["network"]] = msg["value"]
         elif kind == "plate" and self.whole and msg["args"][1] is not None:
@@ -104,6 +112,7 @@ def run(
     whole: bool = True,
     visit: bool = False,
     finer: float = 1.0,
+    beside: Run | None = None,
 ) -> Run:
     """Run a model once and collect what it said.
 
@@ -116,6 +125,8 @@ def run(
     - `whole`: give subsampled plates all their rows.
     - `visit`: also note what every network was asked, along each solution and at the model's own level.
     - `finer`: how many times smaller than stated the tolerances of solvers shall be.
+    - `beside`: an earlier run in the same trace; networks then answer what they answered in it, at the same call
+      and, along a solution, at the same time.
 
     **Returns:** a `Run`.
 
@@ -130,9 +141,10 @@ def run(
     """
     found = Run()
     tracer = numpyro.handlers.trace()
-    listener = _Listener(found, scalings or {}, whole, finer)
+    listener = _Listener(found, scalings or {}, whole, finer, beside)
     with (
         recording() as direct,
+        nullcontext() if beside is None else replaying(beside.direct),
         tracer,
         numpyro.handlers.substitute(substitute_fn=lambda site: _place_late(place, site)),
         numpyro.handlers.seed(rng_seed=key),
@@ -149,6 +161,7 @@ def run(
         raise ModelError(
             f"the name {clash[0]!r} is used by a site and by a solve: every statement needs its own"
         )
+    found.direct = direct
     if visit:
         found.visited = _visited(found.solutions, direct)
     return found
