@@ -147,7 +147,7 @@ class Measured(dist.Distribution):
 
     def cell_log_prob(self, value: ArrayLike) -> Array:
         """As `log_prob`, but cell by cell where independent cells were made one event."""
-        cells = _cells(self.base)
+        cells: Any = _cells(self.base)
         value = _aligned(jnp.asarray(value), self.shape())
         kinds = self.kinds(value)
         inside = _feasible(cells, value)
@@ -261,26 +261,43 @@ def observe(
     tag = sites.Tag(name, unit=unit, labels=labels or (), kind="observation", across=across)
     infer = sites.mapping(tag)
     marks = {"missing": missing, "left": left, "right": right, "upper": upper}
+    values: Any = obs
     if isinstance(obs, Mapping):
-        obs, marks = _unpacked(name, obs, marks)
-    shape = distribution.shape() if obs is None else jnp.shape(obs)
+        values, marks = unpacked(name, obs, marks)
+    shape = distribution.shape() if values is None else jnp.shape(values)
     _check_axes(name, labels, across, shape)
-    if obs is None:
+    if values is None:
         return numpyro.sample(name, distribution, infer=infer)
     _check_shapes(name, shape, distribution)
     if all(mark is None or mark is False for mark in marks.values()):
-        return numpyro.sample(name, distribution, obs=obs, infer=infer)
-    measured, obs = _with_marks(name, distribution, jnp.asarray(obs), marks)
-    return numpyro.sample(name, measured, obs=obs, infer=infer)
+        return numpyro.sample(name, distribution, obs=values, infer=infer)
+    measured, values = _with_marks(name, distribution, jnp.asarray(values), marks)
+    return numpyro.sample(name, measured, obs=values, infer=infer)
 
 
-def _unpacked(name: str, obs: Mapping[str, Any], marks: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """The values of a mapping and the marks that stand in it."""
-    beside = [key for key, mark in marks.items() if mark is not None and mark is not False]
-    if beside:
+def unpacked(
+    name: str, obs: Mapping[str, Any], beside: Mapping[str, Any] | None = None
+) -> tuple[Any, dict[str, Any]]:
+    """The values of a mapping of data, and its marks, `None` where it has none.
+
+    **Arguments:**
+
+    - `name`: of the observation; `obs`: the mapping; `beside`: marks that were given beside it.
+
+    **Raises:** `ModelError` for marks beside it, `DataError` for other entries.
+
+    ```python
+    from bayeshybrid.observation import unpacked
+    values, marks = unpacked("y", {"values": np.ones(2), "left": np.array([True, False])})
+    assert marks["missing"] is None and marks["left"][0]
+    ```
+    """
+    marks = ("missing", "left", "right", "upper")
+    given = [key for key, mark in (beside or {}).items() if mark is not None and mark is not False]
+    if given:
         raise ModelError(
-            f"observe({name!r}): {beside[0]}= stands beside a mapping of data, which holds its own marks: put it "
-            f'there, obs={{"values": ..., "{beside[0]}": ...}}'
+            f"observe({name!r}): {given[0]}= stands beside a mapping of data, which holds its own marks: put it "
+            f'there, obs={{"values": ..., "{given[0]}": ...}}'
         )
     unknown = [key for key in obs if key not in ("values", *marks)]
     if unknown or "values" not in obs:

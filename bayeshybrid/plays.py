@@ -200,7 +200,7 @@ def _log_scores(held, weights):
     extent = held.reading.values.shape[each.ndim - 1 :]  # the axes that one event joins
     size = int(np.prod(extent, dtype=int))
     kinds = held.reading.kinds.reshape(-1, size)
-    known = np.all(kinds != MISSING, axis=1)
+    known = (np.any if held.reading.partial else np.all)(kinds != MISSING, axis=1)
     shares = None if weights is None else weights.reshape(len(each), -1, size)[:, :, 0]
     data = scores.mixture_log_score(_flat(each), shares)
     plays = _flat(held.plays.log_probability).copy()

@@ -21,7 +21,7 @@ from bayeshybrid.faults import DataError
 from bayeshybrid.forecast import Forecast
 from bayeshybrid.layout import Fixed, trace
 from bayeshybrid.moments import is_category
-from bayeshybrid.observation import EXACT, LEFT, MISSING, RIGHT, Measured
+from bayeshybrid.observation import EXACT, LEFT, MISSING, RIGHT, Measured, unpacked
 from bayeshybrid.target import Target
 
 Nature = Literal["numbers", "counts", "classes"]
@@ -48,6 +48,7 @@ class Reading:
     - `upper`: upper ends of what is known to lie between, else NaN.
     - `nature`: `"numbers"`, `"counts"` or `"classes"` (a yes or no too).
     - `seen`: which cells were data of the fit, with the same inputs and the same value.
+    - `partial`: whether an event of which some cells are missing has a probability, as noise with memory has.
     """
 
     values: np.ndarray
@@ -55,6 +56,7 @@ class Reading:
     upper: np.ndarray
     nature: Nature
     seen: np.ndarray
+    partial: bool = False
 
 
 def read_data(forecast: Forecast, data: Mapping[str, Any]) -> dict[str, Reading]:
@@ -63,7 +65,8 @@ def read_data(forecast: Forecast, data: Mapping[str, Any]) -> dict[str, Reading]
     **Arguments:**
 
     - `forecast`: what was forecast.
-    - `data`: measured values by the model's argument or by observed site, NaN where none.
+    - `data`: measured values by the model's argument or by observed site, NaN where none; or a mapping with
+      `"values"` and marks, as `bh.measurements` gives it.
 
     **Raises:** `DataError`, see `bayeshybrid.held_out.evaluate`.
 
@@ -76,10 +79,11 @@ def read_data(forecast: Forecast, data: Mapping[str, Any]) -> dict[str, Reading]
     target = forecast.target
     given, direct = _sorted_names(forecast, data)
     arguments = check_arguments(target.model, {**bare_inputs(forecast), **given})
-    direct = {name: np.asarray(value, float) for name, value in direct.items()}
+    direct = {name: _marked(name, value) for name, value in direct.items()}
     for name, value in {**given, **direct}.items():
         if name in forecast.observed and value is not None:
-            _check_shape(name, np.shape(value), forecast)
+            values = unpacked(name, value)[0] if isinstance(value, Mapping) else value
+            _check_shape(name, np.shape(values), forecast)
     try:
         found = _readings(target, arguments, direct)
     except (TypeError, ValueError) as error:
@@ -94,10 +98,12 @@ def read_data(forecast: Forecast, data: Mapping[str, Any]) -> dict[str, Reading]
     if not any(np.any(site["kinds"] != MISSING) for site in found.values()):
         raise DataError("every value is NaN: nothing can be compared")
     seen = _seen(forecast, found)
-    return {
-        name: Reading(site["values"], site["kinds"], site["upper"], NATURES[int(site["nature"])], seen[name])
-        for name, site in found.items()
-    }
+    return {name: _reading(site, seen[name]) for name, site in found.items()}
+
+
+def _reading(site, seen):
+    nature = NATURES[int(site["nature"])]
+    return Reading(site["values"], site["kinds"], site["upper"], nature, seen, bool(site["partial"]))
 
 
 def bare_inputs(forecast: Forecast) -> dict[str, Any]:
@@ -206,6 +212,19 @@ def _sorted_names(forecast, data):
     return given, direct
 
 
+def _marked(name, value):
+    """Values given by the name of a site, with their marks."""
+    if not isinstance(value, Mapping):
+        return {"values": np.asarray(value, float)}
+    values, marks = unpacked(name, value)
+    found = {"values": np.asarray(values, float)}
+    found |= {key: np.asarray(mark) for key, mark in marks.items() if mark is not None}
+    for key, mark in found.items():
+        if mark.shape != found["values"].shape:
+            raise DataError(f"{name}: {key} has shape {mark.shape}, the values {found['values'].shape}")
+    return found
+
+
 def _same(a, b):
     try:
         return bool(jax.tree.all(jax.tree.map(lambda x, y: np.array_equal(x, y, equal_nan=True), a, b)))
@@ -253,12 +272,24 @@ def _read(target, fixed, arrays, direct):
     names = [site.name for site in target.layout.observed if site.name in sites]
     told = {}
     for name in names:
-        if name in direct or sites[name]["is_observed"]:
-            value = jnp.asarray(direct.get(name, sites[name]["value"]), float)
+        if name in direct:
+            told[name] = _stated(sites[name]["fn"], direct[name])
+        elif sites[name]["is_observed"]:
+            value = jnp.asarray(sites[name]["value"], float)
             told[name] = {"values": value, **_description(sites[name]["fn"], value)}
     for site in told.values():
         site["values"] = jnp.where(site["kinds"] == MISSING, jnp.nan, site["values"])
     return told
+
+
+def _stated(distribution, given):
+    """As `_description`, with the marks that stand beside values given by the name of their site."""
+    values, *marks = (given.get(key) for key in ("values", "missing", "left", "right", "upper"))
+    told = {"values": values, **_description(distribution, values)}
+    cells = Measured(dist.Normal(jnp.zeros(jnp.shape(values)), 1.0), *marks)
+    stated = cells.kinds(values)
+    told["kinds"] = jnp.where(stated == EXACT, told["kinds"], stated)
+    return told if cells.upper is None else {**told, "upper": cells.upper}
 
 
 def _description(distribution, value):
@@ -279,7 +310,8 @@ def _description(distribution, value):
     stated = class_probabilities(cells, value.shape)
     nature = 2 if stated is not None else int(cells.is_discrete)
     number = 0 if stated is None else stated.shape[-1]
-    return {"kinds": kinds, "upper": upper, "nature": jnp.array(nature), "classes": jnp.array(number)}
+    told = {"nature": nature, "classes": number, "partial": hasattr(cells, "without")}
+    return {"kinds": kinds, "upper": upper, **{name: jnp.array(value) for name, value in told.items()}}
 
 
 def _seen(forecast, measured):
@@ -306,6 +338,8 @@ def _seen(forecast, measured):
 
 def _begins(a, b):
     """Whether two inputs agree as far as both reach."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_begins(a[name], b[name]) for name in a)
     if not (isinstance(a, np.ndarray) and isinstance(b, np.ndarray) and a.ndim == b.ndim):
         return _same(a, b)
     common = tuple(slice(0, min(n)) for n in zip(a.shape, b.shape, strict=True))

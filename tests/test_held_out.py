@@ -264,6 +264,55 @@ def test_masked_cells_are_not_compared():
     assert found.reading.kinds.tolist() == [0, 1, 0]
 
 
+def table(x, level=None):
+    slope = numpyro.sample("slope", dist.Normal(0.0, 1.0))
+    bh.observe("y", dist.Normal(slope * x["at"], 1.0), obs=level)
+
+
+def test_a_mapping_with_marks_by_argument_and_by_site_and_against_plain_values():
+    inputs = {"at": np.arange(4.0)}
+    plain = {"values": np.zeros(4), "missing": np.zeros(4, bool)}
+    forecast = sloped(table, inputs, "y", (4,), {"level": plain})
+    marked = {
+        "values": np.array([0.5, 0.0, 1.0, np.nan]),
+        "missing": np.array([False, False, False, True]),
+        "left": np.array([False, True, False, False]),
+        "upper": np.array([np.nan, np.nan, 2.0, np.nan]),
+    }
+    by_argument, by_site = (evaluate(forecast, {name: marked})["y"] for name in ("level", "y"))
+    assert by_argument.reading.kinds.tolist() == by_site.reading.kinds.tolist() == [0, 2, 4, 1]
+    assert np.array_equal(by_argument.rows.log_probability[:, :3], by_site.rows.log_probability[:, :3])
+    noise = stats.norm(forecast.latent["slope"].draws, 1.0)
+    assert np.allclose(by_site.rows.log_probability[:, 1], stats.norm(0.0, 1.0).logcdf(-noise.mean()))
+    for name in ("level", "y"):  # plain values with NaN mean what the mapping without limits means
+        bare = evaluate(forecast, {name: np.array([0.5, np.nan, 1.0, np.nan])})["y"].reading
+        assert bare.kinds.tolist() == [0, 1, 0, 1]
+    assert evaluate(forecast, {"level": plain})["y"].reading.seen.all()
+    for name in ("level", "y"):
+        with pytest.raises(DataError, match=r"the mapping of data holds 'below'"):
+            evaluate(forecast, {name: {**plain, "below": plain["missing"]}})
+        with pytest.raises(DataError, match=r"missing has shape"):
+            evaluate(forecast, {name: {**plain, "missing": np.zeros(3, bool)}})
+
+
+def lasting(x, y=None):
+    slope = numpyro.sample("slope", dist.Normal(0.0, 1.0))
+    bh.observe("y", bh.noise.autocorrelated(slope * x, 0.5, x, 2.0), obs=y, missing=True)
+
+
+def test_noise_with_memory_is_scored_on_what_was_measured_of_a_series():
+    x = np.array([0.0, 1.0, 3.0])
+    forecast = sloped(lasting, x, "y", (3,), {"y": np.zeros(3)})
+    found = evaluate(forecast, {"y": np.array([0.1, np.nan, 0.4])})["y"]
+    covariance = 0.25 * np.exp(-np.abs(x[[0, 2]][:, None] - x[[0, 2]]) / 2.0)
+    middle = forecast.latent["slope"].draws[:, None] * x[[0, 2]]
+    expected = [stats.multivariate_normal(mean, covariance).logpdf([0.1, 0.4]) for mean in middle]
+    assert np.allclose(found.rows.log_probability, expected)
+    assert found.reading.partial
+    score = bh.calibration.assess(forecast, {"y": np.array([0.1, np.nan, 0.4])})["y"]
+    assert np.isfinite(score.figures["log score"].value)
+
+
 # What the data are called, and whether they were in the fit
 
 
