@@ -64,7 +64,7 @@ def read_cells(given: Any) -> Cells:
     gaps = np.isnan(values)
     if not isinstance(parts.get("missing"), bool | None):
         gaps = gaps | _aligned(parts["missing"], values, bool)
-    return _told(values, np.where(gaps, MISSING, kinds), upper)
+    return told_cells(values, np.where(gaps, MISSING, kinds), upper)
 
 
 def _aligned(mark, values, kind):
@@ -73,7 +73,8 @@ def _aligned(mark, values, kind):
     return mark.reshape(mark.shape + (1,) * (values.ndim - mark.ndim))
 
 
-def _told(values, kinds, upper):
+def told_cells(values: np.ndarray, kinds: np.ndarray, upper: np.ndarray) -> Cells:
+    """Cells from values, limits among them, and what is known of each; see `Measured.kinds`."""
     kinds = np.broadcast_to(_aligned(kinds, values, int), values.shape)
     return Cells(
         np.where(kinds == EXACT, values, np.nan),
@@ -104,7 +105,7 @@ def checked_cells(target: Target, checked: FitCheck) -> dict[str, Cells]:
 
 def _fitted(target, values, kinds):
     values = np.asarray(values, float)
-    return _told(values, kinds, _upper_ends(target, values.shape))
+    return told_cells(values, kinds, _upper_ends(target, values.shape))
 
 
 def _upper_ends(target, shape):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -232,15 +232,61 @@ def unit_forecast(
             draw_shares(several[1], x, *parts)
         for one in several:
             if given and given[0][0] is not None:
-                _mark_end(one, x, seen[0][0][unit], seen[0][1].at(unit))
+                mark_end(one, x, seen[0][0][unit], seen[0][1].at(unit))
             if outside is not None:
                 draw_outside(one, x, panels.along(outside, unit))
     finish_units(figure, axes, (*titles, panels.left_out))
     return figure
 
 
-def _mark_end(axes, x, times, cells):
+def mark_end(axes: Axes, x: np.ndarray, times: np.ndarray, cells: Cells) -> None:
     """A dotted line where the data of a unit end, if the forecast leads beyond."""
     known = np.any(cells.kinds != MISSING, axis=-1)
     if known.any() and len(x) and times[known].max() < x[-1]:
         axes.axvline(times[known].max(), color=INK, linewidth=0.9, linestyle=":", label="_end of data")
+
+
+def one_each(
+    panels: UnitPanels, units: Sequence[int], draw: Callable[[Axes, int], None]
+) -> tuple[list[Figure], Figure]:
+    """One small figure a unit, all on the same axes, and a figure that explains their marks.
+
+    For a page that sets them side by side: as many in a row as it has room for.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figures, several = [], []
+    for unit in units:
+        figure = Figure(figsize=(2.5, 2.0), layout="constrained")
+        axes = figure.subplots()
+        draw(axes, unit)
+        axes.set_title(panels.unit_titles[unit], fontsize=9.5)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=8.5)
+        figures.append(figure)
+        several.append(axes)
+    for limits in ("xlim", "ylim"):
+        ends = np.array([getattr(axes, f"get_{limits}")() for axes in several])
+        for axes in several:
+            getattr(axes, f"set_{limits}")(ends[:, 0].min(), ends[:, 1].max())
+    for axes in several:
+        axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+        axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
+    for figure in figures:
+        as_written(figure)
+    return figures, _key(several)
+
+
+def _key(several):
+    """What the marks of these axes mean, without any axes."""
+    from matplotlib.figure import Figure
+
+    found = {}
+    for axes in several:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    figure = Figure(figsize=(4.6, 0.24 * -(-len(found) // 2) + 0.1))
+    figure.legend(found.values(), found.keys(), loc="center", ncols=2, frameon=False, fontsize=9)
+    as_written(figure)
+    return figure

@@ -98,6 +98,11 @@ class UnitPanels:
         whole = np.reshape(values, (*self.shape[:2], self.components))
         return whole[unit, self._order[unit], part]
 
+    def padding(self, gaps: np.ndarray) -> np.ndarray:
+        """Which of these cells, shaped like the site, only fill up the row of a unit: they repeat the time before."""
+        repeated = np.diff(self.times, axis=1, prepend=np.nan) == 0
+        return gaps & (repeated | ~np.isfinite(self.times)).reshape(*self.shape[:2], *(1,) * (gaps.ndim - 2))
+
     def along(self, values: np.ndarray, unit: int) -> np.ndarray:
         """Values `(unit, time)`, one for all components: those of a unit at its places."""
         return values[unit, self._order[unit]]

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bayeshybrid.plots.panels import Panels
-
 if TYPE_CHECKING:
     from bayeshybrid.reporting.material import Material
 
@@ -47,40 +45,39 @@ class Ahead:
 
 
 def look_ahead(material: Material, site: str) -> tuple[Ahead, ...]:
-    """One `Ahead` for each panel of an observed site of the forecast, at most six."""
+    """One `Ahead` for each panel of an observed site of the forecast, at most six; for each entry of each unit."""
     forecast = material.forecast
     assert forecast is not None
-    panels = material.panels(forecast, site)
+    panels, observed = material.panels(forecast, site), forecast.observed[site]
     record = material.record_of(panels)
-    points = panels.points(record) if record is not None else None
-    draws = forecast.observed[site].draws.reshape(len(forecast.observed[site].draws), -1)
+    positive = bool(np.all(observed.draws > 0))
+    low, high = observed.interval(MASS)
     found = []
     for entry, name in enumerate(material.names(panels)):
-        values = np.array([]) if points is None else points[1][entry]
+        at, values = (np.zeros(0),) * 2 if record is None else panels.data(record, entry)
         known = np.isfinite(values)
         ends = None
-        if points is not None and panels.axis_name and known.any():
-            ends = (float(points[0][known].min()), float(points[0][known].max()))
-        ratio = _ratio(panels, forecast.observed[site], entry, values[known], bool(np.all(draws > 0)))
-        useful = _useful(panels, ratio, ends)
-        found.append(Ahead(name, panels.axis_name, panels.x, ends, ratio, useful))
+        if record is not None and panels.axis_name and known.any():
+            ends = (float(at[known].min()), float(at[known].max()))
+        x = panels.places(entry)
+        ratio = _ratio(panels.row(low, entry), panels.row(high, entry), values[known], positive)
+        found.append(Ahead(name, panels.axis_name, x, ends, ratio, _useful(x, ratio, ends)))
     return tuple(found)
 
 
-def _ratio(panels: Panels, quantity, entry, record, positive):
+def _ratio(low, high, record, positive):
     """Width of the forecast over that of the record; a range is the same range on any monotone scale."""
     if len(record) < SHORTEST or np.ptp(record) == 0:
         return None
-    low, high = (panels.split(end)[entry] for end in quantity.interval(MASS))
     scale = np.log if positive and np.all(record > 0) else np.asarray
     ends = np.quantile(scale(record), [(1 - MASS) / 2, (1 + MASS) / 2])
     return (scale(high) - scale(low)) / (ends[1] - ends[0])
 
 
-def _useful(panels, ratio, ends):
+def _useful(x, ratio, ends):
     if ratio is None or ends is None:
         return None
-    later = np.flatnonzero(panels.x > ends[1])
+    later = np.flatnonzero(x > ends[1])
     worse = later[ratio[later] >= 1.0]
     before = later if not len(worse) else later[later < worse[0]]
-    return float(panels.x[before[-1]]) if len(before) else None
+    return float(x[before[-1]]) if len(before) else None

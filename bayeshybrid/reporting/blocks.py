@@ -6,9 +6,10 @@ import numpy as np
 
 from bayeshybrid.forecast import Forecast
 from bayeshybrid.plots.bands import draw_fit, draw_forecast
+from bayeshybrid.plots.beyond import extrapolated
 from bayeshybrid.plots.doubt import draw_budget
 from bayeshybrid.plots.panels import Panels, state_of
-from bayeshybrid.plots.unknowns import MOVED_MUCH, MOVED_SOME
+from bayeshybrid.plots.units import UnitPanels
 from bayeshybrid.reporting.markup import Markup, bullets, element, paragraph, table
 from bayeshybrid.reporting.material import Material
 from bayeshybrid.reporting.numbers import (
@@ -22,7 +23,15 @@ from bayeshybrid.reporting.numbers import (
     spelled,
 )
 from bayeshybrid.reporting.pictures import Pictures
-from bayeshybrid.reporting.sentences import by_knowledge, doubt_shares, mean_share, share_words, source_name
+from bayeshybrid.reporting.sentences import (
+    by_knowledge,
+    doubt_shares,
+    mean_share,
+    moved_words,
+    share_words,
+    source_name,
+)
+from bayeshybrid.reporting.units import fit_of_units, forecast_of_units, values_of_units
 
 MOST_POSITIONS = 12
 SOLVER = 0.01
@@ -52,9 +61,15 @@ def fit_and_data(material: Material, pictures: Pictures) -> list[Markup]:
         )
         if checked.censored.get(site):
             told.append(
-                paragraph(f"{checked.censored[site]} values of {site} lie beyond a limit and are left out.")
+                paragraph(
+                    f"{checked.censored[site]} values of {site} lie beyond a limit and are left out: what remains is a "
+                    "selection and leans to the side that could be measured."
+                )
             )
         panels = material.panels(replicated, site)
+        if isinstance(panels, UnitPanels):
+            told += fit_of_units(material, panels, pictures)
+            continue
         told.append(
             _side_by_side(
                 panels,
@@ -89,7 +104,9 @@ def _side_by_side(panels: Panels, pictures: Pictures, draw, shows) -> Markup:
 
 
 def before_and_after(material: Material, pictures: Pictures) -> list[Markup]:
-    """Block 4: every unknown number before and after the data."""
+    """Block 4: every unknown number before and after the data; values of many units folded."""
+    if not material.rows and material.of_units:
+        return values_of_units(material)
     if not material.rows:
         return [not_examined("the model has no unknown numbers beside the weights of networks")]
     known = by_knowledge(material)
@@ -123,14 +140,13 @@ def before_and_after(material: Material, pictures: Pictures) -> list[Markup]:
     )
     if material.posterior.verdict.nature == "not draws of a posterior":
         note += "Here the ranges show how far separately trained members differ; they are not to be read as above. "
-    return [*map(paragraph, told), table("Unknown numbers", header, rows), paragraph(note, class_="note")]
-
-
-def moved_words(contraction: float) -> str:
-    """How far the data moved an unknown, in one word."""
-    if not np.isfinite(contraction):
-        return "nothing to compare with"
-    return "much" if contraction > MOVED_MUCH else "some" if contraction > MOVED_SOME else "hardly"
+    if any(row.name.endswith("_spread") for row in material.rows) and material.of_units:
+        note += (
+            "A name that ends in _population is the middle of all units, one that ends in _spread says how much they "
+            "differ (of a quantity that is always positive as a share: 0.3 is about 30 %). "
+        )
+    whole = table("Unknown numbers", header, rows)
+    return [*map(paragraph, told), whole, paragraph(note, class_="note"), *values_of_units(material)]
 
 
 def outlook(material: Material, pictures: Pictures) -> list[Markup]:
@@ -141,9 +157,12 @@ def outlook(material: Material, pictures: Pictures) -> list[Markup]:
     told: list[Markup] = []
     for site in forecast.observed:
         panels = material.panels(forecast, site)
+        if isinstance(panels, UnitPanels):
+            told += forecast_of_units(material, panels, pictures)
+            continue
         told += [paragraph(words) for words in _how_far(material, site)]
         told.append(_table_ahead(material, forecast, panels))
-        outside = _outside(material, panels)
+        outside = extrapolated(panels, material.asked)
         record = material.record_of(panels)
         new = material.new_data(panels)
         told.append(
@@ -171,13 +190,6 @@ def _legend_words(material):
     if material.asked:
         words += " Cross-hatched: at least half of the draws ask a network for what it never met in the fit."
     return words
-
-
-def _outside(material, panels):
-    """Positions at which half of the draws or more ask some network outside what it met; nothing without networks."""
-    found = [one.along for one in material.asked.values() if one.along is not None]
-    fitting = [along for along in found if len(along) == len(panels.x)]
-    return np.max(fitting, axis=0) >= 0.5 if fitting else None
 
 
 def _how_far(material, site):
@@ -353,6 +365,8 @@ def _over_time(budget, material, pictures):
         return []
     panels = material.panels(material.forecast, budget.site)
     if np.shape(budget.total) != panels.shape:
+        return []
+    if isinstance(panels, UnitPanels):
         return []
     return [
         _side_by_side(

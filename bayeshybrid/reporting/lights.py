@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from bayeshybrid.plots.units import UnitPanels
 from bayeshybrid.plots.unknowns import MOVED_MUCH, MOVED_SOME
 from bayeshybrid.reporting.material import Material
 from bayeshybrid.reporting.numbers import count, listing, percent, place, sentence
@@ -162,7 +163,8 @@ def _fit(material):
         rarely = _rarely_so_few(inside, cells)
         if rarely is not None:
             judge.say(rarely, f"only {told[-1]}", "look at the residuals for what the model leaves out")
-        _statistics(judge, site, checked.probabilities[site])
+        if not checked.censored.get(site):  # else the smallest or largest are of a selection
+            _statistics(judge, site, checked.probabilities[site])
         residuals = np.abs(checked.residuals[site])
         largest = np.max(residuals[np.isfinite(residuals)], initial=0.0)
         if largest > ODD_RESIDUAL:
@@ -170,6 +172,13 @@ def _fit(material):
                 "care",
                 f"a value of {site} lies {largest:.1f} standard deviations from what the model expects",
                 "check that value, or allow for outliers in the noise",
+            )
+        odd = [row.unit for row in checked.by_unit.get(site, ()) if row.unusual]
+        if odd:
+            judge.say(
+                "care",
+                f"the values of {listing(odd)} stray from what the model expects more than chance would have it",
+                "look at their residuals and their data",
             )
         if cells < FEW_DATA:
             judge.say("care", f"{count(cells, 'value')} of {site}: too few to show misfit", "measure more")
@@ -309,7 +318,10 @@ def _extrapolation(judge, material):
 
 
 def _reach(judge, material):
-    for site in material.ahead.values():
+    for name, site in material.ahead.items():
+        if isinstance(material.panels(material.forecast, name), UnitPanels):
+            _reach_of_units(judge, name, site)
+            continue
         for ahead in site:
             if ahead.ratio is None or not ahead.later.any() or np.all(ahead.ratio[ahead.later] < 1.0):
                 continue
@@ -324,6 +336,20 @@ def _reach(judge, material):
                     f"{place(ahead.useful)}",
                     "do not use it beyond",
                 )
+
+
+def _reach_of_units(judge, name, several):
+    """One sentence for all units of a site."""
+    judged = [one for one in several if one.ratio is not None and one.later.any()]
+    wide = [one for one in judged if not np.all(one.ratio[one.later] < 1.0)]
+    if wide:
+        poor = sum(one.useful is None for one in wide)
+        judge.say(
+            "bad" if 2 * poor > len(judged) else "care",
+            f"for {len(wide)} of {len(several)} the range of {name} grows as wide as the own record's spread beyond "
+            "the data",
+            "do not use it where it is no narrower than the record, or measure more",
+        )
 
 
 def _doubt(judge, forecast):

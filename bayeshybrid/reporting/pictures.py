@@ -41,9 +41,9 @@ class Pictures:
         words = [element("figcaption", caption)] if caption else []
         return element("figure", [picture, *words])
 
-    def beside(self, several: list[Markup]) -> Markup:
-        """Pictures side by side where there is room."""
-        return element("div", several, class_="pictures")
+    def beside(self, several: list[Markup], *, small: bool = False) -> Markup:
+        """Pictures side by side where there is room; small ones two on a phone."""
+        return element("div", several, class_="pictures small" if small else "pictures")
 
     def ridge(self, before: np.ndarray | None, after: np.ndarray, shows: str) -> Markup:
         """Two small densities of one number on the same scale: pale before the data, strong after."""

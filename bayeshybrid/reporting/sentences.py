@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import numpy as np
 
-from bayeshybrid.plots.unknowns import MOVED_MUCH
+from bayeshybrid.observation import MISSING
+from bayeshybrid.plots.units import UnitPanels, counted
+from bayeshybrid.plots.unknowns import MOVED_MUCH, MOVED_SOME
 from bayeshybrid.reporting.lights import Light, eaten, judged_parameters
 from bayeshybrid.reporting.material import Material, model_name
 from bayeshybrid.reporting.numbers import count, listing, number, percent, place, sentence, span, with_unit
 
 BEST, LEAST, ENTRIES = 3, 2, 3
 
-__all__ = ["by_knowledge", "doubt_shares", "five_sentences", "mean_share", "share_words", "source_name"]
+__all__ = [
+    "by_knowledge",
+    "doubt_shares",
+    "five_sentences",
+    "mean_share",
+    "moved_words",
+    "share_words",
+    "source_name",
+]
 
 
 def five_sentences(material: Material, lights: tuple[Light, ...]) -> tuple[str, str, str, str, str]:
@@ -32,21 +42,43 @@ def by_knowledge(material: Material) -> list:
     return sorted(known, key=lambda row: -row.contraction)
 
 
+def moved_words(contraction: float) -> str:
+    """How far the data moved an unknown, in one word."""
+    if not np.isfinite(contraction):
+        return "nothing to compare with"
+    return "much" if contraction > MOVED_MUCH else "some" if contraction > MOVED_SOME else "hardly"
+
+
 def _fitted(material):
     if material.fitted:
         return f"fitted: {material.fitted}"
     told = []
     for site in material.posterior.target.layout.observed:
-        shape = np.prod(site.shape, dtype=int)
         unit = f" in {site.tag.unit}" if site.tag.unit and site.tag.unit != "1" else ""
         labels = f" ({listing(list(site.tag.labels))})" if site.tag.labels else ""
-        told.append(
-            f"{count(int(shape), 'measurement')} of {site.name}{labels}{unit}{_when(material, site.name)}"
-        )
+        told.append(f"{_how_many(material, site)} of {site.name}{labels}{unit}{_when(material, site.name)}")
     named = listing([f"“{name}”" for name in material.networks])
     networks = f", with the network{'s' * (len(material.networks) > 1)} {named} in it,"
     model = f"{_called(material)}{networks if material.networks else ', which holds no network,'}"
     return f"{model} was fitted to {listing(told) or 'no data'}"
+
+
+def _how_many(material, site):
+    """Numbers of measurements and units, and what of it is known only to lie beyond a limit, or not at all."""
+    whole = int(np.prod(site.shape, dtype=int))
+    if site.name not in material.cells or material.replicated is None:
+        return count(whole, "measurement")
+    kinds = material.cells[site.name].kinds
+    panels = material.panels(material.replicated, site.name)
+    gaps = kinds == MISSING
+    if isinstance(panels, UnitPanels):
+        gaps = gaps & ~panels.padding(gaps)
+    told = count(int(np.sum(kinds != MISSING)), "measurement")
+    beyond = int(np.sum(kinds > MISSING))
+    rest = [f"{beyond} of them known only to lie beyond a limit"] * bool(beyond)
+    rest += [f"{int(gaps.sum())} more missing"] * bool(gaps.any())
+    units = f" on {counted(panels.units, panels.site.across or '')}" if isinstance(panels, UnitPanels) else ""
+    return f"{told}{f' ({listing(rest)})' if rest else ''}{units}"
 
 
 def _called(material):
@@ -61,7 +93,10 @@ def _when(material, site):
     panels = material.panels(material.replicated, site)
     if not panels.axis_name or len(panels.x) < 2:
         return ""
-    return f", {panels.axis_name} from {place(panels.x[0])} to {place(panels.x[-1])}"
+    ends = (
+        f"{end:.4g}" if isinstance(panels, UnitPanels) else place(end) for end in (panels.x[0], panels.x[-1])
+    )
+    return f", {panels.axis_name} from {' to '.join(ends)}"
 
 
 def _best(material):
@@ -116,10 +151,16 @@ def _expected(material):
     told = []
     for site in material.forecast.observed:
         panels = material.panels(material.forecast, site)
-        low, high = (panels.split(end) for end in material.forecast.observed[site].interval(0.9))
-        for entry, name in list(enumerate(material.names(panels)))[:ENTRIES]:
-            told.append(f"{name} {span(low[entry, -1], high[entry, -1], panels.site.unit)}")
+        low, high = material.forecast.observed[site].interval(0.9)
+        names = material.names(panels)
+        for entry, name in list(enumerate(names))[:ENTRIES]:
+            least, most = (panels.row(end, entry)[-1] for end in (low, high))
+            told.append(f"{name} {span(least, most, panels.site.unit)}")
         where = f" at {panels.axis_name} = {place(panels.x[-1])}" if panels.axis_name else ""
+        if isinstance(panels, UnitPanels):
+            where = f" at the last {panels.axis_name or 'entry'}"
+            if len(names) > ENTRIES:
+                told.append(f"{len(names) - ENTRIES} more in the part on the forecast")
     doubt = share_words(material, doubt_shares(material, next(iter(material.forecast.observed))))
     source = f"; the main source of doubt is {doubt}" if doubt else ""
     promise = f"if the model is right, a new measurement{where} will fall, in 9 cases of 10, in these ranges"
@@ -156,7 +197,11 @@ def _record(material):
 def _how_far(material):
     """Up to where the forecast is better than the record's own spread."""
     told = []
-    for several in material.ahead.values():
+    for site, several in material.ahead.items():
+        panels = material.panels(material.forecast, site)
+        if isinstance(panels, UnitPanels):
+            told += _how_far_of_units(several, panels)
+            continue
         for ahead in several[:ENTRIES]:
             if ahead.ratio is None or not ahead.later.any():
                 continue
@@ -168,6 +213,15 @@ def _how_far(material):
                     f"{place(ahead.useful)}"
                 )
     return told
+
+
+def _how_far_of_units(several, panels):
+    judged = [one for one in several if one.ratio is not None and one.later.any()]
+    if not judged:
+        return []
+    good = sum(one.useful is not None and one.useful == one.x[-1] for one in judged)
+    units = counted(len(several), "entry" if panels.components > 1 else panels.site.across or "")
+    return [f"for {good} of {units} its range stays narrower than the record's own spread to the end"]
 
 
 def doubt_shares(material: Material, site: str) -> dict[str, float]:
@@ -189,12 +243,18 @@ def mean_share(material: Material, site: str, part: np.ndarray, total: np.ndarra
     """Mean over entries of a part of the variance over the whole, beyond the data where anything lies beyond."""
     assert material.forecast is not None
     panels, several = material.panels(material.forecast, site), material.ahead.get(site, ())
-    beyond = several[0].beyond if several and several[0].beyond.any() else np.ones(len(panels.x), bool)
     if np.shape(total) not in ((), panels.shape):
         return float("nan")
     with np.errstate(invalid="ignore", divide="ignore"):
-        share = panels.split(np.asarray(part) / np.asarray(total))[:, beyond]
-    return float(share[np.isfinite(share)].mean()) if np.any(np.isfinite(share)) else float("nan")
+        share = np.broadcast_to(np.asarray(part) / np.asarray(total), panels.shape)
+    anything = any(one.beyond.any() for one in several)
+    # Where panels share their positions the first speaks for those that have no sentence of their own.
+    told = (
+        [several[min(entry, len(several) - 1)].beyond for entry in range(panels.entries)] if anything else []
+    )
+    rows = [panels.row(share, entry) for entry in range(panels.entries)]
+    met = np.concatenate([row[beyond] for row, beyond in zip(rows, told, strict=True)] if told else rows)
+    return float(met[np.isfinite(met)].mean()) if np.any(np.isfinite(met)) else float("nan")
 
 
 def share_words(material: Material, shares: dict[str, float]) -> str:

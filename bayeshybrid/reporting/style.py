@@ -49,6 +49,8 @@ tbody th{font-weight:600;min-width:6.5rem}
 td{min-width:3rem;white-space:nowrap}
 td:last-child,thead th{white-space:normal}
 .pictures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,20rem),1fr));gap:1rem;align-items:start}
+.small{grid-template-columns:repeat(auto-fill,minmax(min(48%,12rem),1fr));gap:.2rem .6rem}
+.small figure{margin:.1rem 0}
 figure{margin:.6rem 0;min-width:0}
 .picture{width:100%;height:auto;display:block}
 .picture *{stroke-linejoin:round;stroke-linecap:butt}
@@ -67,6 +69,7 @@ h2{break-after:avoid}
 .light,figure,tr{break-inside:avoid}
 .scroll{overflow:visible}
 .pictures{grid-template-columns:repeat(2,1fr)}
+.small{grid-template-columns:repeat(4,1fr)}
 pre{white-space:pre-wrap}
 details::details-content{content-visibility:visible!important;display:block!important;block-size:auto!important}
 table{font-size:.8rem}

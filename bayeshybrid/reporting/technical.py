@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from bayeshybrid.reporting.further import figures
-from bayeshybrid.reporting.markup import Markup, bullets, element, paragraph, table
+from bayeshybrid.reporting.markup import Markup, bullets, element, folded, paragraph, table
 from bayeshybrid.reporting.material import Material
 from bayeshybrid.reporting.numbers import number, span
 from bayeshybrid.target import Target
@@ -57,7 +58,21 @@ def _nature(verdict):
 
 
 def _convergence(material):
-    rows = [
+    caption = "Posterior of the unknowns; ESS is the smallest of bulk, tail and squares"
+    return _of_all(material, caption, _posterior_of)
+
+
+def _of_all(material, caption, make):
+    """A table of the main unknowns, and folded the one of those behind the values of units."""
+    told = make(caption, material.rows, material) if material.rows or material.contributions else ""
+    if not material.behind:
+        return told
+    behind = make(f"{caption}: of single units", material.behind, None)
+    return Markup(told + folded(f"{caption}: {len(material.behind)} of single units", behind))
+
+
+def _posterior_of(caption, rows, material):
+    cells = [
         [
             row.name,
             number(row.mean, row.high - row.low),
@@ -67,27 +82,27 @@ def _convergence(material):
             "" if np.isnan(row.ess) else f"{row.ess:.0f}",
             "" if np.isnan(row.contraction) else f"{row.contraction:.2f}",
         ]
-        for row in material.rows
+        for row in rows
     ]
     header = ("", "Posterior mean", "sd", "MCSE of the mean", "R-hat", "ESS", "Contraction")
-    return (
-        table("Posterior of the unknowns; ESS is the smallest of bulk, tail and squares", header, rows)
-        if rows
-        else ""
-    )
+    return table(caption, header, cells) if cells else ""
 
 
 def _priors(material):
-    rows = [
+    return _of_all(material, "Priors as central 90 % intervals", _priors_of)
+
+
+def _priors_of(caption, rows, material):
+    cells = [
         [row.name, "improper" if np.isnan(row.prior_low) else span(row.prior_low, row.prior_high), row.unit]
-        for row in material.rows
+        for row in rows
     ]
-    for network, found in material.contributions.items():
+    for network, found in (material.contributions if material is not None else {}).items():
         spread = " and ".join(number(one) for one in found.before)
-        rows.append(
+        cells.append(
             [f"{network} (output of the network, prior sd at the points it met)", spread, found.unit or ""]
         )
-    return table("Priors as central 90 % intervals", ("", "Prior", "Unit"), rows) if rows else ""
+    return table(caption, ("", "Prior", "Unit"), cells) if cells else ""
 
 
 def _identifiability(found: Any):
@@ -189,9 +204,20 @@ def _search(material):
 def fingerprint(target: Target) -> str:
     """SHA-256 over names, types, shapes and bytes of the arrays that the model was given."""
     told = hashlib.sha256()
-    for name, value in sorted(target.data.items()):
-        for leaf in value if isinstance(value, list | tuple) else [value]:
-            array = np.ascontiguousarray(leaf)
-            told.update(f"{name}|{array.dtype.str}|{array.shape}|".encode())
-            told.update(array.tobytes())
+    for name, leaf in _leaves(target.data):
+        array = np.ascontiguousarray(leaf)
+        told.update(f"{name}|{array.dtype.str}|{array.shape}|".encode())
+        told.update(array.tobytes())
     return told.hexdigest()
+
+
+def _leaves(value, name=""):
+    """Arrays with the names they go by, tables part by part, in an order of their own."""
+    if isinstance(value, Mapping):
+        for key, part in sorted(value.items()):
+            yield from _leaves(part, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _leaves(part, name)
+    else:
+        yield name, value
