@@ -11,6 +11,7 @@ import numpy as np
 import numpyro.distributions as dist
 import pandas as pd
 import pytest
+from posteriors import from_draws
 
 import bayeshybrid as bh
 from bayeshybrid.faults import DataError
@@ -461,3 +462,34 @@ def test_one_table_is_the_sum_of_its_individuals():
         parts[[0, 1, 2 + i]] += own
     np.testing.assert_allclose(total, value, rtol=0, atol=1e-12)
     np.testing.assert_allclose(parts, slope, rtol=0, atol=1e-12)
+
+
+@pytest.fixture(scope="module")
+def fitted() -> bh.Posterior:
+    """A posterior of the three subjects, made of draws that are given."""
+    data = bh.measurements(exponential(), "subject", time="hours", value="conc", dose="dose")
+    draws = np.array([-1.5, -1.0, 0.0, 0.0, 0.0]) + 0.1 * np.random.default_rng(0).normal(size=(2, 20, 5))
+    return from_draws(decaying, data, draws)
+
+
+def test_what_is_missing_counts_in_no_statistic(fitted):
+    missing = fitted.target.data["conc"]["missing"]
+    likelihood = fitted.log_likelihood()["conc"]
+    assert np.all(likelihood[..., missing] == 0.0)
+    assert np.all(likelihood[..., ~missing] != 0.0)
+    check = fitted.check(key=0)
+    exact = ~missing & ~fitted.target.data["conc"]["left"] & ~fitted.target.data["conc"]["right"]
+    assert np.array_equal(np.isfinite(check.observed["conc"]), exact)
+    assert check.inside["conc"][1] == exact.sum() == 5
+    assert check.censored["conc"] == 2
+
+
+def test_a_table_goes_through_a_file_and_to_other_times(fitted, tmp_path):
+    fitted.save(tmp_path / "saved")
+    again = bh.Posterior.load(tmp_path / "saved", decaying)
+    for name, part in fitted.target.data["conc"].items():
+        np.testing.assert_array_equal(again.target.data["conc"][name], part)
+    assert again.target.labels == {"subject": ("a", "b", "c")}
+    data = bh.measurements(exponential(), "subject", time="hours", value="conc", dose="dose")
+    ahead = fitted.predict(data | {"hours": np.tile(np.linspace(0.0, 12.0, 4), (3, 1))}, key=1)
+    assert ahead.observed["conc"].draws.shape == (40, 3, 4)
