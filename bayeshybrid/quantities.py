@@ -9,6 +9,7 @@ import numpy as np
 
 from bayeshybrid.diagnostics import mean_size
 
+SHOWN = 12
 FEW_DRAWS = 8  # in a chain: fewer say nothing of their correlation
 
 __all__ = ["Part", "Probability", "Quantity", "probability"]
@@ -34,6 +35,15 @@ class Quantity:
     labels: tuple[str, ...] = ()
     unit: str | None = None
     across: str | None = None
+
+    def __str__(self) -> str:
+        unit, ends = f" {self.unit}" if self.unit else "", self.interval(0.9)
+        told = [
+            f"{mean:.4g}{unit} (9 in 10 draws from {low:.4g} to {high:.4g})"
+            for mean, low, high in zip(*(np.ravel(x)[:SHOWN] for x in (self.mean, *ends)), strict=True)
+        ]
+        rest = [f"and {np.size(self.mean) - SHOWN} more"] if np.size(self.mean) > SHOWN else []
+        return f"{self.name}: {', '.join([*told, *rest])}"
 
     @property
     def mean(self) -> np.ndarray:
