@@ -97,9 +97,11 @@ class FitCheck:
         `posterior.check(key=, new=("subject",))`, so that the replicated units are drawn anew.
 
         ```python
+        from bayeshybrid.fit import check_fit
         model = lambda t, y=None: numpyro.sample("y", dist.Normal(numpyro.sample("x", dist.Normal()) * t, 1.0), obs=y)
         data = {"t": np.arange(8.0), "y": np.arange(8.0)}
-        check = bh.infer(model, data, bh.NUTS(draws=100, warmup=100), key=0).check(key=1)
+        prior = bh.simulate(model, {"t": data["t"]}, key=0, draws=100)
+        check = check_fit(bh.Target(model, data), np.zeros((1, 1)), prior)
         assert check.by_time("t", bins=2).observed.shape == (2, 3)
         ```
         """

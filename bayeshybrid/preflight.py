@@ -162,7 +162,8 @@ def assess(
         check = check_fit(target, points[:1], prior)
     failures = {reason: n / draws for reason, n in reasons_in_words(told["reasons"]).items()}
     if not ranges:
-        ranges = {site: one for site in check.errors if (one := default_range(check, site)) is not None}
+        exact = {site: check.values[site][check.kinds[site] == EXACT] for site in check.errors}
+        ranges = {site: one for site, y in exact.items() if (one := default_range(y)) is not None}
     implausible = {name: _implausible(prior, check, name, one) for name, one in ranges.items()}
     inside, outside = _against_data(check, told["initial"])
     findings = [

@@ -9,9 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bayeshybrid.faults import ModelError
-from bayeshybrid.fit import FitCheck
 from bayeshybrid.layout import Layout
-from bayeshybrid.observation import EXACT
 
 FACTOR = 10.0
 
@@ -75,23 +73,21 @@ def _ends(name, pair):
     return low, high
 
 
-def default_range(check: FitCheck, site: str) -> Range | None:
-    """A range from the data of a site, `None` where nothing was measured exactly.
+def default_range(values: np.ndarray) -> Range | None:
+    """A range made from values that were measured, `None` where there are none.
 
-    Positive data: from a tenth of the smallest to ten times the largest. Else their range, or their size where
+    Positive ones: from a tenth of the smallest to ten times the largest. Else their range, or their size where
     they are all alike, widened tenfold about its middle.
 
     ```python
     from bayeshybrid.ranges import default_range
-    model = lambda y=None: numpyro.sample("y", dist.Normal(numpyro.sample("x", dist.Normal()), 1.0), obs=y)
-    check = bh.infer(model, {"y": np.array([1.0, 5.0])}, bh.NUTS(draws=100, warmup=100), key=0).check(key=1)
-    assert default_range(check, "y")[:2] == (0.1, 50.0)
+    assert default_range(np.array([1.0, 5.0]))[:2] == (0.1, 50.0)
+    assert default_range(np.array([0.0, 2.0]))[:2] == (-9.0, 11.0)
     ```
     """
-    values = check.values[site][check.kinds[site] == EXACT].astype(float)
     if not values.size:
         return None
-    low, high = float(values.min()), float(values.max())
+    low, high = float(np.min(values)), float(np.max(values))
     if low > 0:
         return Range(np.asarray(low / FACTOR), np.asarray(high * FACTOR), False)
     middle, half = 0.5 * (low + high), 0.5 * (high - low) or abs(high) or 1.0

@@ -113,10 +113,12 @@ def visual_check(
     nothing was measured, or for a correction of censored values, whose limits it would move.
 
     ```python
+    from bayeshybrid.fit import check_fit
     from bayeshybrid.visual_predictive import visual_check
     model = lambda t, y=None: numpyro.sample("y", dist.Normal(numpyro.sample("x", dist.Normal()) * t, 1.0), obs=y)
     data = {"t": np.arange(8.0), "y": np.arange(8.0)}
-    check = bh.infer(model, data, bh.NUTS(draws=100, warmup=100), key=0).check(key=1)
+    prior = bh.simulate(model, {"t": data["t"]}, key=0, draws=100)
+    check = check_fit(bh.Target(model, data), np.zeros((1, 1)), prior)
     assert visual_check(check, "t", bins=[0, 4, 8]).counts.tolist() == [4, 4]
     ```
     """
