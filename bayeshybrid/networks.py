@@ -9,7 +9,7 @@ chains) have inputs.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Literal
@@ -31,7 +31,7 @@ from .architecture import MLP, along_last, apply_along_last, check_stateless, in
 from .faults import ModelError
 from .weights import Prior, weight_priors, zero_paths
 
-__all__ = ["INPUTS", "MLP", "NETWORK", "Network", "network", "recording"]
+__all__ = ["INPUTS", "MLP", "NETWORK", "Network", "network", "recording", "replaying"]
 
 INPUTS = "bayeshybrid.inputs"
 """Type of the message by which a network asks for the centre and spread of its inputs."""
@@ -69,6 +69,59 @@ def recording() -> Iterator[dict[str, list[tuple[Array, Array]]]]:
         yield notes
     finally:
         stack.pop()
+
+
+@contextmanager
+def replaying(notes: Mapping[str, list[tuple[Array, Array]]] | None) -> Iterator[None]:
+    """While open, each call of a `Network` answers with the next outputs noted under its name, whatever it is asked.
+
+    So a field can be evaluated with its networks held at what they said elsewhere. Calls and notes must go
+    together one to one, within one trace, as for `recording`. `None` suspends a replay around it.
+
+    **Raises:** `ModelError` at a call for which nothing was noted, and at the end where notes are left over.
+
+    ```python
+    from bayeshybrid.networks import recording, replaying
+    def model():
+        return bh.network("f", bh.MLP(1, 1), scale=1.0, center=0.0, spread=1.0)
+    f = numpyro.handlers.seed(model, 0)()
+    with recording() as notes:
+        first = f(jnp.zeros(1))
+    with replaying(notes):
+        assert f(jnp.ones(1)) == first
+    ```
+    """
+    stack = _replays()
+    left = None if notes is None else {name: [out for _, out in pairs] for name, pairs in notes.items()}
+    stack.append(left)
+    try:
+        yield
+    finally:
+        stack.pop()
+    over = [name for name, outputs in (left or {}).items() if outputs]
+    if over:
+        raise ModelError(
+            f"network {over[0]!r} is asked less often here than in the run whose answers are replayed"
+        )
+
+
+def _replays() -> list[dict[str, list[Array]] | None]:
+    if not hasattr(_open, "replays"):
+        _open.replays = []
+    return _open.replays
+
+
+def _replayed(name: str) -> Array | None:
+    """The outputs noted for the next call, where a replay is open."""
+    stack = _replays()
+    if not stack or stack[-1] is None:
+        return None
+    if not stack[-1].get(name):
+        raise ModelError(
+            f"network {name!r} is asked more often here than in the run whose answers are replayed, or there inside "
+            "another jax.vmap or jax.jit: call it directly in the field"
+        )
+    return stack[-1][name].pop(0)
 
 
 def _recordings() -> list[tuple[dict[str, list[tuple[Array, Array]]], Any]]:
@@ -121,6 +174,10 @@ class Network(eqx.Module):
                 "shape "
                 f"{inputs.shape}; write jnp.stack([...], axis=-1), or x[..., None] for a single input."
             )
+        noted = _replayed(self.name)
+        if noted is not None:
+            _note(self.name, inputs, noted)
+            return noted
         rank = inputs.ndim
         standard = (inputs - along_last(self.center, rank)) / along_last(self.spread, rank)
         raw = apply_along_last(self.net, standard)

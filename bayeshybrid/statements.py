@@ -20,9 +20,9 @@ from jaxtyping import Array, Float, PyTree
 from numpyro.primitives import _PYRO_STACK, apply_stack
 
 from bayeshybrid.faults import ModelError
-from bayeshybrid.networks import recording
+from bayeshybrid.networks import recording, replaying
 from bayeshybrid.science import ode
-from bayeshybrid.science.events import flaws
+from bayeshybrid.science.events import entering, flaws
 from bayeshybrid.science.inputs import Doses, Forcing, bound
 from bayeshybrid.science.jumps import undeclared
 from bayeshybrid.science.ode import Solution
@@ -33,9 +33,16 @@ SOLUTION = "bayeshybrid.solution"
 PRECISION = "bayeshybrid.precision"
 """Type of the message by which a statement asks how much finer than stated it should solve."""
 
+HELD = "bayeshybrid.held"
+"""Type of the message by which a statement asks for the run beside which its networks shall be held.
+
+Its answer is the message of the same statement in that run: then each network of the field says here, at every
+time, what it said there, and the solution is that of this equation under those answers.
+"""
+
 STEPS_PER_PRECISION = 0.2  # a method of order five needs a fifth of the power in steps
 
-__all__ = ["PRECISION", "SOLUTION", "solve_ode"]
+__all__ = ["HELD", "PRECISION", "SOLUTION", "solve_ode"]
 
 
 def solve_ode(
@@ -95,7 +102,8 @@ def solve_ode(
     """
     name = _scoped(name)
     y0, times, start = (jnp.asarray(x, dtype=float) for x in (y0, times, t0))
-    labels, inputs = tuple(labels or ()), tuple(inputs)
+    labels = tuple(labels or ())
+    inputs = (inputs,) if isinstance(inputs, (Doses, Forcing)) else tuple(inputs)
     axes = _axes(in_axes, name)
     _check_shapes(name, y0, times, start, axes, labels)
     _check_across(name, across, axes)
@@ -103,7 +111,10 @@ def solve_ode(
     settings = {"solver": solver, **_precision(name, rtol, atol, max_steps, y0.dtype)}
     given = (y0, times, args, start, inputs)
     system = _System(field, labels, settings)
-    solution = _solved(name, system, given, lanes, in_axes)
+    held = _held(name)
+    solution = (
+        _solved(name, system, given, lanes, in_axes) if held is None else system.beside(held, given, lanes)
+    )
     finite = solution._replace(ys=_finite(solution.ys, y0, axes))
     message = {
         "type": SOLUTION,
@@ -148,6 +159,41 @@ class _System(NamedTuple):
             )
 
         return _mapped(lane, lanes)(*given)
+
+    def beside(self, held, given, lanes):
+        """The solution with the networks held at what they say along the run that `held` tells of.
+
+        Both are solved as one system, so that the answers of the networks are those at the very time.
+        """
+
+        def lane(own, there):
+            y0, times, args, start, inputs = own
+            first, _, first_args, _, first_inputs = there
+            size = first.size
+
+            def both(t, y, args):
+                with recording() as notes, replaying(None):
+                    slope = held["field"](t, y[:size].reshape(first.shape), args[0])
+                with replaying(notes):
+                    changed = self.field(t, y[size:].reshape(y0.shape), args[1])
+                return jnp.concatenate([jnp.ravel(slope), jnp.ravel(changed)])
+
+            solution = ode.solve(
+                both,
+                jnp.concatenate([jnp.ravel(first), jnp.ravel(y0)]),
+                times,
+                start,
+                (first_args, args),
+                inputs=[
+                    *entering(first_inputs, size, held["labels"]),
+                    *entering(inputs, y0.size, self.labels, size),
+                ],
+                **self.settings,
+            )
+            return solution._replace(ys=solution.ys[:, size:].reshape(len(times), *y0.shape))
+
+        there = tuple(held[what] for what in ("y0", "times", "args", "start", "inputs"))
+        return _mapped(lane, lanes and (lanes, held["axes"]))(given, there)
 
     def initial(self, given, lanes, size):
         """State, time and slope at the start, and what is wrong with each input."""
@@ -228,6 +274,12 @@ def _check_across(name, across, axes):
         raise ModelError(
             f"solve_ode({name!r}): across={across!r} names the axis of units, but nothing is mapped: give in_axes"
         )
+
+
+def _held(name):
+    """The run beside which networks are held, if somebody asks for one."""
+    nobody = {"fn": lambda: None, "args": (), "kwargs": {}}
+    return apply_stack({"type": HELD, "statement": name, "value": None, **nobody})["value"]
 
 
 def _precision(name, rtol, atol, max_steps, dtype):

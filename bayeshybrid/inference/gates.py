@@ -46,8 +46,9 @@ class Scouts:
 def scout(target: Target, key: Any, wanted: int) -> Scouts:
     """Evaluate the model at prior draws until `wanted` of them have a finite density.
 
-    **Raises:** `DataError` for observations that cannot be used, `ModelError` for times before `t0` or a field
-    that is not finite at the start of any draw, `StartError` where no prior draw has a finite density.
+    **Raises:** `DataError` for observations, doses and forcings that cannot be used, `ModelError` for times before
+    `t0` or a field that is not finite at the start of any draw, `StartError` where no prior draw has a finite
+    density.
     """
     if not target.layout.latent:
         raise ModelError("the model has no unknowns: nothing can be inferred. Give bh.parameter a prior")
@@ -75,6 +76,7 @@ def scout(target: Target, key: Any, wanted: int) -> Scouts:
     if not len(found):
         raise StartError(_no_start(target, seen))
     failed = ~np.isfinite(seen["density"])
+    remarks += [f"{solve.name}: {odd}" for solve in target.layout.solves for odd in solve.oddities]
     remarks += _start_remarks(target, seen) + _influence(target, seen)
     return Scouts(found[:wanted], float(failed.mean()), tuple(remarks))
 
@@ -103,6 +105,7 @@ def _check_starts(target, explained):
             )
             error.place = place
             raise error
+    _check_inputs(target, explained)
     for solve, sound in explained["start"].items():
         if not np.any(sound):
             raise ModelError(
@@ -110,6 +113,38 @@ def _check_starts(target, explained):
                 f"prior draws. {_at_start(target, explained, solve, 0)} Look for a logarithm, root or division "
                 "of something that can be zero or negative there"
             )
+
+
+def _check_inputs(target, explained):
+    """Doses and forcings that can be used at no prior draw, with the first that is at fault."""
+    for solve in target.layout.solves:
+        flaws = explained["initial"][solve.name].get("flaws")
+        if flaws is None:
+            continue
+        flaws = np.asarray(flaws).reshape(len(flaws), -1, *np.shape(flaws)[-2:])
+        if not np.all(np.any(flaws[..., 0] > 0, axis=(1, 2))):
+            continue
+        unit, which = np.argwhere(flaws[0, ..., 0] > 0)[0]
+        code, place, time, value = flaws[0, unit, which]
+        names = target.labels.get(solve.across) or ()
+        where = f" of {solve.across or 'unit'} {names[unit] if unit < len(names) else unit}"
+        where = f"inputs[{which}]{where if flaws.shape[1] > 1 else ''}"
+        raise DataError(
+            f"solve_ode({solve.name!r}), {where}: "
+            + _FLAWS[Reason(int(code))].format(int(place), time, value, "from" if value < time else "until")
+        )
+
+
+_FLAWS = {
+    Reason.DOSE_BEFORE_START: "the dose [{0}] of {2:.6g} at time {1:.6g} lies before t0, the time that the initial "
+    "state belongs to: give an earlier t0, or put its effect into the initial state",
+    Reason.DOSE_NEGATIVE: "the dose [{0}] at time {1:.6g} has an amount or a duration of {2:.6g}: neither can be "
+    "negative or missing; what leaves the state belongs in the field",
+    Reason.FORCING_UNKNOWN: "the forcing is given {3} {1:.6g} and asked at {2:.6g}: give values that cover the solve "
+    'from t0 to its last time; kind="previous" keeps the last value',
+    Reason.FORCING_UNSORTED: "the forcing's time [{0}] = {1:.6g} follows {2:.6g}: times must not run backwards nor be "
+    "missing, so sort times and values together and fill up a row by repeating its last time",
+}
 
 
 def _early(start):

@@ -80,7 +80,7 @@ class _Search:
 
     def through(self, program: Any, given: Sequence[int]) -> list[int]:
         """What each output depends on, where the inputs depend on `given`."""
-        known = {var: 0 for var in program.constvars} | dict(zip(program.invars, given, strict=True))
+        known = dict.fromkeys(program.constvars, 0) | dict(zip(program.invars, given, strict=True))
 
         def of(var):
             return 0 if hasattr(var, "val") else known.get(var, 0)  # literals depend on nothing

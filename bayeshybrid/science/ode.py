@@ -22,6 +22,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from bayeshybrid.faults import ModelError
 from bayeshybrid.science import events
 from bayeshybrid.science.inputs import Doses, Forcing, bound
+from bayeshybrid.science.punctuated import instantiate
 from bayeshybrid.science.reasons import Reason, describe
 from bayeshybrid.science.stepping import Problem, integrate
 
@@ -127,7 +128,7 @@ def _moved(
 
     def rule(primals, tangents):
         (ys, times, inputs), (ys_dot, times_dot, _) = primals, tangents
-        ys_dot = events.instantiate(ys_dot)
+        ys_dot = instantiate(ys_dot)
         if isinstance(times_dot, SymbolicZero):
             return ys, ys_dot
         slopes = jax.vmap(problem.slope, in_axes=(0, 0, None))(times if seen is None else seen, ys, inputs)

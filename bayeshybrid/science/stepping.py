@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from bayeshybrid.faults import ModelError
-from bayeshybrid.science import events
+from bayeshybrid.science.punctuated import Punctuated, WithDoses
 from bayeshybrid.science.reasons import Reason
 
 # diffrax itself rounds a step to the end of the interval within 100 of these.
@@ -160,8 +160,8 @@ def integrate(
         controller = _Watched(problem.rtol, problem.atol, smallest)
     else:
         within = _Watched(problem.rtol, problem.atol, None)
-        controller = events.Punctuated(within, problem.slope, smallest, within.rtol, within.atol, within.norm)
-        solver = events.WithDoses(solver, problem.field)
+        controller = Punctuated(within, problem.slope, smallest, within.rtol, within.atol, within.norm)
+        solver = WithDoses(solver, problem.field)
         max_steps += STEPS_PER_STOP * len(happenings.stops)
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(problem.slope),
