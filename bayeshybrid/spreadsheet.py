@@ -164,7 +164,9 @@ def read_sheet(table: Any) -> Sheet:
 
 def _plain(name: str, values: Any) -> np.ndarray:
     if isinstance(values, np.ma.MaskedArray):
-        values = np.where(np.ma.getmaskarray(values), None, np.ma.getdata(values).astype(object))
+        masked = np.ma.getmaskarray(values)
+        values = np.ma.getdata(values).astype(object)
+        values[masked] = None
     array = np.asarray(values.to_numpy() if hasattr(values, "to_numpy") else values)
     if array.dtype.kind in "US":
         array = np.asarray(values, object)

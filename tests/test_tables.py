@@ -138,6 +138,8 @@ def test_frames_and_mappings_and_their_gaps():
     assert found["w"].tolist() == [70.0, 80.0]
     assert str(found) == "2 individuals, 2 values, 1 empty"
     assert found.place("y", (1, 0)) == "id 1, row 2 of the table"
+    hidden = np.ma.masked_array([1.0, 2.0, 3.0], [False, True, False])
+    assert frame(id=[1, 1, 1], t=[0, 1, 2], y=hidden)["y"]["missing"].tolist() == [[False, True, False]]
     with pytest.raises(DataError, match=r"t is infinite in row 1 \(counted from 0\)"):
         frame(id=[1, 1], t=[0.0, np.inf], y=[1.0, 2.0])
 
