@@ -184,7 +184,7 @@ class Autocorrelated(dist.Distribution):
         normal = -0.5 * jnp.square(z - mean) / safe - 0.5 * jnp.log(safe) - jnp.log(sd) - HALF_LOG_TWO_PI
         normal = jnp.where(sure, jnp.where(z == mean, 0.0, -jnp.inf), normal)
         measured = True if cells.missing is None else ~cells.missing
-        impossible = (cells.sd == 0.0) & measured & (jnp.asarray(value) != cells.loc)
+        impossible = (cells.sd == 0.0) & measured & (jnp.broadcast_to(value, cells.loc.shape) != cells.loc)
         return jnp.sum(jnp.where(impossible, -jnp.inf, jnp.where(skipped, 0.0, normal)), axis=-1)
 
     def sample(self, key, sample_shape=()):

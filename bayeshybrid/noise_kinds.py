@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
-from jax.scipy.special import betaln, gammainc, gammaincc, gammaln
+from jax.scipy.special import gammainc, gammaincc, gammaln
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 from numpyro.distributions import biject_to, constraints, transforms
@@ -22,8 +22,17 @@ from .tails import incomplete_beta, log_normal_cdf, safe_log
 HALF_LOG_TWO_PI = 0.5 * float(np.log(2.0 * np.pi))
 # Above so many degrees of freedom the mean of a sample sd is told from the true one by a series
 MANY = 1e3
+LARGE = 100.0
 
-__all__ = ["Counts", "NormalOrExact", "OverdispersedCounts", "SummaryCell", "spread_of_sd", "together"]
+__all__ = [
+    "Counts",
+    "NormalOrExact",
+    "OverdispersedCounts",
+    "SummaryCell",
+    "log_rising",
+    "spread_of_sd",
+    "together",
+]
 
 
 def together(*values: ArrayLike) -> list[Array]:
@@ -101,6 +110,8 @@ class Counts(dist.Poisson):
     assert told.tolist() == [0.0, -np.inf, -np.inf]
     ```
     """
+
+    arg_constraints: ClassVar[dict[str, Any]] = {"rate": constraints.real}
 
     def __init__(self, rate: ArrayLike, *, validate_args: bool | None = None):
         super().__init__(jnp.asarray(rate) * 1.0, validate_args=validate_args)
@@ -209,10 +220,9 @@ class OverdispersedCounts(dist.Distribution):
         value, mean, size = together(value, self.expected, self.concentration)
         sound = size > 0.0
         size, safe = jnp.where(sound, size, 1.0), jnp.where(mean > 0.0, mean, 1.0)
-        ways = -betaln(size, value + 1.0) - jnp.log(size + value)
-        none = -size * jnp.log1p(jnp.maximum(mean, 0.0) / size)
-        found = ways + none + value * (jnp.log(safe) - jnp.log(size + safe))
-        found = _possible(value, mean, jnp.where(mean > 0.0, found, none))
+        none = -(size + value) * jnp.log1p(jnp.where(mean > 0.0, mean, 0.0) / size)
+        found = log_rising(size, value) - gammaln(value + 1.0) + none + value * jnp.log(safe)
+        found = _possible(value, mean, jnp.where(mean > 0.0, found, -mean))
         return jnp.where(sound, found, -jnp.inf)
 
     def cdf(self, value):
@@ -235,6 +245,30 @@ class OverdispersedCounts(dist.Distribution):
         safe = jnp.where(mean > 0.0, mean, 1.0)
         found = safe_log(probability(jnp.floor(value) + 1.0, jnp.where(sound, size, 1.0), safe))
         return jnp.where(sound, _tail_of_counts(value, mean, found, at_zero), -jnp.inf)
+
+
+def log_rising(size: Float[ArrayLike, "..."], steps: Float[ArrayLike, "..."]) -> Float[Array, "..."]:
+    """log of Gamma(size + steps) / Gamma(size) / size^steps, which tends to 0 for large sizes.
+
+    By Stirling's series above 100, where the difference of logarithms loses its digits (and JAX's `betaln` has an
+    error of 1e-6).
+
+    ```python
+    from bayeshybrid.noise_kinds import log_rising
+    assert np.isclose(log_rising(2.0, 3.0), np.log(2 * 3 * 4 / 2**3))
+    ```
+    """
+    size, steps = together(size, steps)
+    large = size > LARGE
+    near, far = jnp.where(large, 1.0, size), jnp.where(large, size, LARGE)
+    direct = gammaln(near + steps) - gammaln(near) - steps * jnp.log(near)
+    series = (far + steps - 0.5) * jnp.log1p(steps / far) - steps + _stirling(far + steps) - _stirling(far)
+    return jnp.where(large, series, direct)
+
+
+def _stirling(x):
+    inverse = 1.0 / jnp.square(x)
+    return (1.0 / 12.0 - inverse * (1.0 / 360.0 - inverse / 1260.0)) / x
 
 
 # Means and standard deviations of replicates
