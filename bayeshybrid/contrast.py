@@ -8,9 +8,9 @@ came, and nothing says that it holds when somebody intervenes.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -18,12 +18,14 @@ import numpy as np
 from bayeshybrid import configuration
 from bayeshybrid.data import check_arguments
 from bayeshybrid.faults import ModelError
-from bayeshybrid.forecast import Forecast
 from bayeshybrid.layout import split_arguments
 from bayeshybrid.moments import conditional_moments
 from bayeshybrid.quantities import Probability, Quantity
 from bayeshybrid.survey import in_batches
 from bayeshybrid.tracing import place_constrained, run
+
+if TYPE_CHECKING:
+    from bayeshybrid.forecast import Forecast
 
 MASS = 0.9
 
@@ -221,8 +223,6 @@ def _baseline(found, name):
 
 def _as_forecast(found):
     """A stand-in for a forecast that holds the differences, one row a draw."""
-    from dataclasses import replace
-
     k = found.changed.replicates
     kept = found.rows[0][::k] // k
     assert found.changed.origin is not None

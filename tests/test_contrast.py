@@ -60,7 +60,10 @@ def solved():
 
 
 def test_draws_are_paired_and_noise_is_left_out(posterior):
-    changed, baseline = posterior.predict(key=1, change={"slope": lambda v: v + 1.0}), posterior.predict(key=2)
+    changed, baseline = (
+        posterior.predict(key=1, change={"slope": lambda v: v + 1.0}),
+        posterior.predict(key=2),
+    )
     effect = changed - baseline
     np.testing.assert_allclose(
         effect.observed["y"].draws, np.broadcast_to([0.0, 1.0, 2.0], (40, 3)), atol=1e-12
@@ -69,12 +72,16 @@ def test_draws_are_paired_and_noise_is_left_out(posterior):
 
 
 def test_a_function_of_the_trajectory_is_contrasted_draw_by_draw(posterior):
-    changed, baseline = posterior.predict(key=1, change={"slope": lambda v: v + 1.0}), posterior.predict(key=1)
+    changed, baseline = (
+        posterior.predict(key=1, change={"slope": lambda v: v + 1.0}),
+        posterior.predict(key=1),
+    )
     peak = (changed - baseline).of(lambda mean: mean.max())
     by_hand = changed.latent["mean"].draws.max(axis=1) - baseline.latent["mean"].draws.max(axis=1)
     np.testing.assert_allclose(peak.draws, by_hand)
     up = (changed - baseline).probability(lambda mean: mean[2] > 1.5)
-    assert up.value == 1.0 and 0 < up.error < 0.1
+    assert up.value == 1.0
+    assert 0 < up.error < 0.1
 
 
 def test_what_came_through_a_network_is_its_answer_now_less_its_answer_then(posterior):
@@ -89,12 +96,16 @@ def test_what_came_through_a_network_is_its_answer_now_less_its_answer_then(post
     np.testing.assert_allclose(
         effect.through_networks["y"].draws, effect.through_networks["mean"].draws, atol=1e-12
     )
-    assert 0 < effect.network_share("y") < 10 and "through a network" in str(effect)
+    assert 0 < effect.network_share("y") < 10
+    assert "through a network" in str(effect)
     assert "lies outside what it saw" in str(effect)  # the input was doubled
 
 
 def test_nothing_comes_through_a_network_that_is_asked_the_same(posterior):
-    changed, baseline = posterior.predict(key=1, change={"slope": lambda v: 2.0 * v}), posterior.predict(key=1)
+    changed, baseline = (
+        posterior.predict(key=1, change={"slope": lambda v: 2.0 * v}),
+        posterior.predict(key=1),
+    )
     np.testing.assert_allclose((changed - baseline).through_networks["y"].draws, 0.0, atol=1e-12)
 
 
@@ -110,9 +121,7 @@ def test_along_a_solution_the_network_answers_as_it_did_at_the_same_time(solved)
         expected = (changed.latent["path"].draws[row, :, 0] - baseline.latent["path"].draws[row, :, 0]) - (
             held - baseline.latent["path"].draws[row, :, 0]
         )
-        np.testing.assert_allclose(
-            effect.through_networks["path"].draws[row, :, 0], expected, atol=3e-4
-        )
+        np.testing.assert_allclose(effect.through_networks["path"].draws[row, :, 0], expected, atol=3e-4)
     assert np.abs(effect.through_networks["path"].draws).max() > 3e-3
 
 
@@ -139,7 +148,8 @@ def test_new_units_pair_under_one_key_only():
     effect = changed - baseline
     mean = np.repeat(baseline.latent["mean"].draws, 1)[:, None]
     np.testing.assert_allclose(effect.observed["y"].draws, np.broadcast_to(mean, (160, 2)), atol=1e-12)
-    assert effect.through_networks == {} and effect.network_share("y") == 0.0
+    assert effect.through_networks == {}
+    assert effect.network_share("y") == 0.0
     with pytest.raises(bh.ModelError, match="same key"):
         changed - posterior.predict(key=2, **ask)
 

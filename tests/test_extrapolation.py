@@ -26,14 +26,16 @@ def posterior():
 def test_questions_beyond_the_range_of_the_fit_are_counted(posterior):
     ahead = posterior.predict(key=0, change={"x": lambda x: 2.0 * x})
     asked = ahead.extrapolation["f"]
-    assert asked.along.tolist() == [0.0, 0.0, 1.0] and np.isclose(asked.outside, 1 / 3)
+    assert asked.along.tolist() == [0.0, 0.0, 1.0]
+    assert np.isclose(asked.outside, 1 / 3)
     assert asked.ranges.tolist() == [[0.0, 2.0, 0.0, 4.0]]
     assert "33 % of what this network is asked" in str(ahead)
 
 
 def test_the_fit_itself_is_inside(posterior):
     again = posterior.predict(key=0)
-    assert again.extrapolation["f"].outside == 0.0 and "lies outside" not in str(again)
+    assert again.extrapolation["f"].outside == 0.0
+    assert "lies outside" not in str(again)
 
 
 def test_fewer_places_than_in_the_fit_are_no_trouble(posterior):

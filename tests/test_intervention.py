@@ -115,7 +115,8 @@ def test_the_budget_of_a_changed_forecast_is_of_the_changed_model(posterior):
 def test_units_of_the_table_name_the_entries_of_a_forecast(posterior):
     forecast = posterior.predict(key=1)
     assert forecast.labels == {"subject": ("a", "b")}
-    assert forecast.observed["y"].across == "subject" and forecast.latent["rate"].across == "subject"
+    assert forecast.observed["y"].across == "subject"
+    assert forecast.latent["rate"].across == "subject"
 
 
 def test_probability_is_the_share_of_draws_with_an_error_that_covers():
@@ -134,7 +135,8 @@ def test_correlated_draws_are_worth_fewer():
     for i in range(1, 500):
         path[:, i] = 0.95 * path[:, i - 1] + rng.standard_normal(4)
     found = bh.forecast.probability((path > 0).reshape(-1, 1), np.repeat(np.arange(4), 500))
-    assert found.draws < 400 and found.error > 0.025
+    assert found.draws < 400
+    assert found.error > 0.025
 
 
 def test_an_event_must_be_a_comparison(posterior):

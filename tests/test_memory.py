@@ -41,7 +41,8 @@ def test_a_forecast_goes_on_from_the_residuals(posterior):
     expected = np.diag(_covariance(LATER, LATER) - weights @ _covariance(TIMES, LATER))
     np.testing.assert_allclose(variance, np.broadcast_to(expected, mean.shape), rtol=1e-9)
     z = (forecast.observed["y"].draws - mean) / np.sqrt(variance)
-    assert abs(z.mean()) < 4 / np.sqrt(z.size) and abs(z.std() - 1) < 0.1
+    assert abs(z.mean()) < 4 / np.sqrt(z.size)
+    assert abs(z.std() - 1) < 0.1
 
 
 def test_replicated_data_are_not_conditioned_on_themselves(posterior):
@@ -52,7 +53,8 @@ def test_replicated_data_are_not_conditioned_on_themselves(posterior):
 
 def test_under_other_conditions_the_memory_is_gone_and_that_is_said(posterior):
     changed = posterior.predict({"times": LATER}, key=0, change={"mean": lambda v: v + 1.0})
-    assert changed.remembers == () and any("has a memory" in remark for remark in changed.remarks)
+    assert changed.remembers == ()
+    assert any("has a memory" in remark for remark in changed.remarks)
     np.testing.assert_allclose(changed.conditional["y"][1], SD**2)
 
 
