@@ -44,7 +44,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--network", action="store_true", help="let a network change absorption over time, by an ensemble")
     add("--key", type=int, default=0, help="seed of everything random (0)")
-    add("--draws", type=int, default=600, help="draws kept of each of four chains (600)")
+    add("--draws", type=int, default=700, help="draws kept of each of four chains (700)")
     add("--warmup", type=int, default=500, help="transitions before those (500)")
     add("--members", type=int, default=32, help="members of an ensemble (32)")
     add("--steps", type=int, default=1000, help="steps of training of each member (1000)")
@@ -132,8 +132,7 @@ def _pictures(posterior, contrasts, asked):
         "fit": bh.plots.fit(posterior, key=asked.key),
         "residuals": bh.plots.residuals(posterior, key=asked.key, new=("subject",)),
         "visual_predictive_check": bh.plots.visual_predictive_check(posterior, key=asked.key),
-        "parameters": bh.plots.parameters(posterior),
-        "divided_dose": bh.plots.forecast(contrasts["known"].changed, fitted=posterior),
+        "divided_dose": bh.plots.forecast(contrasts["known"].changed),
         "difference_new_subject": bh.plots.contrast(new),
     }
 

@@ -13,12 +13,18 @@ import bayeshybrid as bh
 
 RECORD = Path(__file__).with_name("data.csv")
 COMPARTMENTS = ("gut", "blood")
+LAST_DIGIT = 0.01  # mg/L
 TOLERANCE = 1e-5
 
 
 def read_record(path: Path = RECORD) -> bh.Measurements:
-    """The record as arguments of the models: `hours` and `conc` `(subject, time)`, `dose` with `(subject, dose)`."""
-    return bh.measurements(path, individual="subject", time="hours", value="conc", dose="dose")
+    """The record as arguments of the models: `hours` and `conc` `(subject, time)`, `dose` with `(subject, dose)`.
+
+    No assay reads nine times exactly nothing: a 0 stands for whatever lies below the last digit given.
+    """
+    return bh.measurements(
+        path, individual="subject", time="hours", value="conc", dose="dose", lower_limit=LAST_DIGIT
+    )
 
 
 def _pooled(low: float, high: float, unit: str, subjects: int) -> bh.Parameter:
