@@ -257,7 +257,7 @@ def observe(
     assert np.isfinite(y).all()
     ```
     """
-    labels = None if labels is None else tuple(map(str, labels))
+    labels = getattr(_cells(distribution), "entries", None) if labels is None else tuple(map(str, labels))
     tag = sites.Tag(name, unit=unit, labels=labels or (), kind="observation", across=across)
     infer = sites.mapping(tag)
     marks = {"missing": missing, "left": left, "right": right, "upper": upper}

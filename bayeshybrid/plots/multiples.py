@@ -114,7 +114,7 @@ def draw_unit(
             own = {**style, "markersize": 4.0, **(_in_colour(style, part) if several else {})}
             draw_cells(axes, times[unit], cells.at((unit, slice(None), part)), label, own)
     if several:
-        _explain(axes, seen)
+        _explain(axes, seen, bands.state is not None)
         if direct:
             name_components(axes, panels, bands.middle, unit)
 
@@ -136,10 +136,11 @@ def _in_colour(style, part):
     return {"marker": marker, "markerfacecolor": face, "markeredgecolor": line}
 
 
-def _explain(axes, seen):
+def _explain(axes, seen, state):
     """Legend entries in grey: the colours are named in the panel."""
     axes.fill_between([], [], [], label="new measurement, 90 %", hatch="//", linestyle="--", **NEUTRAL)
-    axes.fill_between([], [], [], label="state, 90 %", facecolor="#AAAAAA", edgecolor="none")
+    if state:
+        axes.fill_between([], [], [], label="state, 90 %", facecolor="#AAAAAA", edgecolor="none")
     for line in axes.lines:
         if line.get_label() in {label for _, _, label, _ in seen}:
             line.set_label("_" + line.get_label())

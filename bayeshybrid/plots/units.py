@@ -129,8 +129,11 @@ class UnitPanels:
 
 
 def counted(number: int, noun: str) -> str:
-    """12 subjects, 1 subject, 3 species."""
-    return f"{number} {noun if number == 1 or noun.endswith('s') else noun + 's'}"
+    """12 subjects, 1 subject, 3 species, 2 colonies."""
+    if number == 1 or noun.endswith("s"):
+        return f"{number} {noun}"
+    consonant = noun.endswith("y") and noun[-2:-1] not in tuple("aeiou")
+    return f"{number} {noun[:-1] + 'ies' if consonant else noun + 's'}"
 
 
 def _times(inputs, site, along):

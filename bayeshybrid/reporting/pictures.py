@@ -49,13 +49,14 @@ class Pictures:
         """Two small densities of one number on the same scale: pale before the data, strong after."""
         self.count += 1
         ends = [after.min(), after.max(), *([] if before is None else np.quantile(before, [0.01, 0.975]))]
-        grid = np.linspace(min(ends), max(ends), POINTS)
+        # Finer where what is held after the data is narrow beside what was assumed before
+        grid = np.union1d(np.linspace(min(ends), max(ends), POINTS), np.linspace(after.min(), after.max(), POINTS))
         paths = []
         for draws, kind in ((before, "before"), (after, "after")):
             if draws is None or not np.all(np.isfinite(draws)) or np.ptp(draws) == 0:
                 continue
             height = density(np.asarray(draws, float), grid)
-            x = np.linspace(0, 150, POINTS)
+            x = 150 * (grid - grid[0]) / np.ptp(grid)
             y = 30 - 27 * height / max(height.max(), 1e-300)
             line = " ".join(f"L{a:.1f} {b:.1f}" for a, b in zip(x, y, strict=True))
             paths.append(f'<path class="{kind}" d="M0 30 {line} L150 30 Z"/>')

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from bayeshybrid.forecast import Quantity
 from bayeshybrid.observation import MISSING
 from bayeshybrid.plots.units import UnitPanels, counted
 from bayeshybrid.plots.unknowns import MOVED_MUCH, MOVED_SOME
@@ -21,6 +22,7 @@ __all__ = [
     "moved_words",
     "share_words",
     "source_name",
+    "whole_numbers",
 ]
 
 
@@ -79,6 +81,12 @@ def _how_many(material, site):
     rest += [f"{int(gaps.sum())} more missing"] * bool(gaps.any())
     units = f" on {counted(panels.units, panels.site.across or '')}" if isinstance(panels, UnitPanels) else ""
     return f"{told}{f' ({listing(rest)})' if rest else ''}{units}"
+
+
+def whole_numbers(quantity: Quantity, levels: list[float]) -> np.ndarray:
+    """Quantiles, of counts as whole numbers."""
+    found = quantity.quantile(levels)
+    return np.round(found) if np.issubdtype(quantity.draws.dtype, np.integer) else found
 
 
 def _called(material):
@@ -151,7 +159,7 @@ def _expected(material):
     told = []
     for site in material.forecast.observed:
         panels = material.panels(material.forecast, site)
-        low, high = material.forecast.observed[site].interval(0.9)
+        low, high = whole_numbers(material.forecast.observed[site], [0.05, 0.95])
         names = material.names(panels)
         for entry, name in list(enumerate(names))[:ENTRIES]:
             least, most = (panels.row(end, entry)[-1] for end in (low, high))
@@ -200,7 +208,7 @@ def _how_far(material):
     for site, several in material.ahead.items():
         panels = material.panels(material.forecast, site)
         if isinstance(panels, UnitPanels):
-            told += _how_far_of_units(several, panels)
+            told += _how_far_of_units(several, panels, site if len(material.ahead) > 1 else "")
             continue
         for ahead in several[:ENTRIES]:
             if ahead.ratio is None or not ahead.later.any():
@@ -215,13 +223,14 @@ def _how_far(material):
     return told
 
 
-def _how_far_of_units(several, panels):
+def _how_far_of_units(several, panels, site):
     judged = [one for one in several if one.ratio is not None and one.later.any()]
     if not judged:
         return []
     good = sum(one.useful is not None and one.useful == one.x[-1] for one in judged)
     units = counted(len(several), "entry" if panels.components > 1 else panels.site.across or "")
-    return [f"for {good} of {units} its range stays narrower than the record's own spread to the end"]
+    which = f"the range of {site}" if site else "its range"
+    return [f"for {good} of {units} {which} stays narrower than the record's own spread to the end"]
 
 
 def doubt_shares(material: Material, site: str) -> dict[str, float]:

@@ -20,7 +20,7 @@ from bayeshybrid.reporting.markup import Markup, folded, paragraph, table
 from bayeshybrid.reporting.material import Material
 from bayeshybrid.reporting.numbers import listing, number, percent, place, sentence, span, spelled
 from bayeshybrid.reporting.pictures import Pictures
-from bayeshybrid.reporting.sentences import moved_words
+from bayeshybrid.reporting.sentences import moved_words, whole_numbers
 
 MOST_PICTURES = 12
 UNFOLDED = 12
@@ -84,9 +84,9 @@ def _residuals(checked: FitCheck, panels: UnitPanels, pictures: Pictures) -> lis
     site = panels.site.name
     odd = strays(checked, site)
     told = (
-        f"Beyond what a right model gives stray: {listing(odd)}."
+        f"Further from what the model expects than chance allows: {listing(odd)}."
         if odd
-        else f"No {panels.site.across} strays on the whole from what a right model gives."
+        else f"No {panels.site.across} lies on the whole further from what the model expects than chance allows."
     )
     words = (
         f"{told} Points are single values: the measurement minus what the model expects, in standard deviations, and "
@@ -113,6 +113,7 @@ def forecast_of_units(material: Material, panels: UnitPanels, pictures: Pictures
     unit = spelled(panels.site.unit)
     caption = f"Forecast of {site}{last}{f', {unit}' if unit else ''}"
     header = ("", panels.axis_name or "entry", "Middle", "New measurement, 9 in 10", "State, 9 in 10")
+    header = header[: len(rows[0])] if rows else header
     told.append(_table(caption, header, rows, panels))
     bands, record = Bands(forecast, site), material.record_of(panels)
     given = ((record, USED, FILLED), (material.new_data(panels), HELD_OUT, OPEN))
@@ -146,7 +147,7 @@ def _rows(material, forecast: Forecast, panels: UnitPanels):
     """The last place of each entry."""
     observed = forecast.observed[panels.site.name]
     state = state_of(forecast, observed)
-    low, middle, high = observed.quantile([0.05, 0.5, 0.95])
+    low, middle, high = whole_numbers(observed, [0.05, 0.5, 0.95])
     inner = None if state is None else state.interval(0.9)
     rows = []
     for entry, name in enumerate(material.names(panels)):
@@ -154,9 +155,9 @@ def _rows(material, forecast: Forecast, panels: UnitPanels):
         if not len(ends[0]):
             continue
         first, between, last = (part[-1] for part in ends)
-        held = "" if inner is None else span(*(panels.row(part, entry)[-1] for part in inner))
-        at = place(float(panels.places(entry)[-1]))
-        rows.append([name, at, number(between, last - first), span(first, last), held])
+        middle_words = f"{between:,.0f}" if float(between).is_integer() else number(between, last - first)
+        row = [name, place(float(panels.places(entry)[-1])), middle_words, span(first, last)]
+        rows.append(row if inner is None else [*row, span(*(panels.row(part, entry)[-1] for part in inner))])
     return rows
 
 
