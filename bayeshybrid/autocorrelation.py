@@ -187,7 +187,7 @@ class Autocorrelated(dist.Distribution):
         impossible = (cells.sd == 0.0) & measured & (jnp.broadcast_to(value, cells.loc.shape) != cells.loc)
         return jnp.sum(jnp.where(impossible, -jnp.inf, jnp.where(skipped, 0.0, normal)), axis=-1)
 
-    def sample(self, key, sample_shape=()):
+    def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Array:
         """Draws at all times, missing ones too."""
         first, second = jax.random.split(key)
         shape = (*sample_shape, *self.batch_shape, *self.event_shape)
@@ -266,7 +266,7 @@ class Conditioned(dist.Distribution):
     """
 
     arg_constraints: ClassVar[dict[str, Any]] = {}
-    support = constraints.real_vector
+    support: Any = constraints.real_vector
     pytree_data_fields = ("asked", "fitted", "values")
 
     def __init__(
@@ -307,7 +307,7 @@ class Conditioned(dist.Distribution):
         both = jnp.concatenate([wide.values, jnp.broadcast_to(value, shape)], axis=-1)
         return wide._joint(wide.asked.missing).log_prob(both) - wide.fitted.log_prob(wide.values)
 
-    def sample(self, key, sample_shape=()):
+    def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Array:
         """Draws: a draw of both, moved by what the fitted cells of the draw lack (Matheron's rule)."""
         path_key, seen_key, new_key = jax.random.split(key, 3)
         wide = self.expand((*sample_shape, *self.batch_shape))

@@ -18,7 +18,8 @@ from jaxtyping import Array, Float
 
 from bayeshybrid.autocorrelation import Autocorrelated
 from bayeshybrid.moments import conditional_moments
-from bayeshybrid.noise_kinds import Counts, NormalOrExact, OverdispersedCounts, SummaryCell
+from bayeshybrid.noise_kinds import Counts, NormalOrExact, OverdispersedCounts
+from bayeshybrid.summaries import SummaryCell
 
 QUADRATURE_STEP = 0.125
 SAMPLED_POINTS = 512

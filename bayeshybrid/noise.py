@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
+from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from .autocorrelation import Autocorrelated
 from .faults import ModelError
-from .noise_kinds import Counts, NormalOrExact, OverdispersedCounts, SummaryCell, together
+from .noise_kinds import Counts, NormalOrExact, OverdispersedCounts, together
+from .summaries import SummaryCell
 
 __all__ = [
     "additive",
@@ -223,7 +224,7 @@ def replicates(mean: ArrayLike, sd: ArrayLike, n: ArrayLike) -> dist.Distributio
 
 
 def _known(value: Any) -> bool:
-    return not isinstance(value, jax.core.Tracer)
+    return not isinstance(value, Tracer)
 
 
 def _positive(function: str, zero: bool = False, **sizes: Any) -> None:

@@ -149,7 +149,8 @@ def _filtered(z, skipped, times, timescale, white):
     start = (jnp.zeros_like(z[..., 0]), jnp.zeros_like(z[..., 0]))
     cells = tuple(jnp.moveaxis(x, -1, 0) for x in (z, skipped, kept, fresh))
     _, found = lax.scan(step, start, cells)
-    return _Filtered(*(jnp.moveaxis(x, 0, -1) for x in found), kept)
+    before_mean, before_variance, after_mean, after_variance = (jnp.moveaxis(x, 0, -1) for x in found)
+    return _Filtered(before_mean, before_variance, after_mean, after_variance, kept)
 
 
 def _smoothed(found):

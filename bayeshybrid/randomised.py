@@ -25,8 +25,9 @@ from jaxtyping import Array, Float
 from numpyro.distributions.distribution import ExpandedDistribution, Independent, MaskedDistribution
 
 from bayeshybrid.autocorrelation import Autocorrelated
-from bayeshybrid.noise_kinds import NormalOrExact, SummaryCell
+from bayeshybrid.noise_kinds import NormalOrExact
 from bayeshybrid.observation import EXACT, MISSING, Measured
+from bayeshybrid.summaries import SummaryCell
 from bayeshybrid.survey import normal_scores
 from bayeshybrid.target import Target, log_prob
 from bayeshybrid.tracing import JACOBIAN, abstract

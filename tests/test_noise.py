@@ -17,9 +17,9 @@ from bayeshybrid import noise
 from bayeshybrid.data import support_in_words
 from bayeshybrid.moments import conditional_moments
 from bayeshybrid.noise_information import COUNTED, LEFT_OUT, cell_information
-from bayeshybrid.noise_kinds import SummaryCell, spread_of_sd
 from bayeshybrid.observation import Measured
 from bayeshybrid.randomised import perturbation, randomised_density
+from bayeshybrid.summaries import SummaryCell, spread_of_sd
 from bayeshybrid.tails import incomplete_beta, student_below
 
 # Of each kind: how it is made from two numbers a cell, and the same in scipy
