@@ -88,7 +88,7 @@ def _fit(model, data, asked) -> Story:
     print(f"{model}: {IN_WORDS[model]} by {method!r}\n")
     posterior = bh.infer(MODELS[model], data, method, key=asked.key, progress=bh.TextBar())
     isolated, baseline = ahead(posterior, asked.share, key=asked.key + 1, day=asked.day)
-    return Story(model, posterior, isolated, baseline, answers(model, isolated, baseline))
+    return Story(model, posterior, isolated, baseline, answers(isolated, baseline))
 
 
 def _tables(story, asked) -> list[Path]:

@@ -22,6 +22,8 @@ ISOLATION_DAY = 4.0
 SIR = ("susceptible", "ill", "recovered")
 SEIR = ("susceptible", "latent", "ill", "recovered")
 LATENCY = (0.5, 3.0)  # days; nineteen in twenty by the prior
+SOLVED_TO = 1e-6  # boys
+STRAY = 100 * SOLVED_TO  # what dies out may stray below zero by that, where no count is possible
 
 
 def isolation(share: float = 0.0, day: float = ISOLATION_DAY) -> dict[str, np.ndarray]:
@@ -76,6 +78,7 @@ def seir_field(t, y, args):
 
 
 def _solve(field, start, day, isolation, rates, labels):
+    """How many are ill on each day, and for the tables what the rates mean."""
     less = bh.forcing(isolation["times"], isolation["values"], kind="previous")
     path = bh.solve_ode(
         "path",
@@ -87,24 +90,26 @@ def _solve(field, start, day, isolation, rates, labels):
         inputs=[less],
         labels=labels,
         unit="boys",
+        atol=SOLVED_TO,
     )
+    numpyro.deterministic("R0", rates.transmission / rates.recovery * start.sum() / BOYS)
+    numpyro.deterministic("days_ill", 1.0 / rates.recovery)
     return path.ys[:, labels.index("ill")]
 
 
-def _observe(beds, rates, reached, overdispersion, in_bed):
-    """Counts that scatter more than by chance alone, and what is derived for the tables."""
-    numpyro.deterministic("R0", rates.transmission / rates.recovery * reached)
-    numpyro.deterministic("days_ill", 1.0 / rates.recovery)
+def _observe(ill, put_to_bed, overdispersion, in_bed):
+    """Counts that scatter more than by chance alone."""
+    beds = numpyro.deterministic("beds", put_to_bed * ill)
     numpyro.deterministic("peak", beds.max())
-    noise = bh.noise.overdispersed_counts(beds, 1.0 / overdispersion)
+    noise = bh.noise.overdispersed_counts(beds + STRAY, 1.0 / overdispersion)
     bh.observe("in_bed", noise, obs=in_bed, unit="boys")
 
 
 def sir(day, isolation, in_bed=None):
     """One boy ill on day 0, everybody can be infected, every ill boy is in bed, as in the published analysis."""
     rates, overdispersion = _published_priors()
-    beds = _solve(sir_field, jnp.array([BOYS - 1.0, 1.0, 0.0]), day, isolation, rates, SIR)
-    _observe(beds, rates, 1.0, overdispersion, in_bed)
+    ill = _solve(sir_field, jnp.array([BOYS - 1.0, 1.0, 0.0]), day, isolation, rates, SIR)
+    _observe(ill, 1.0, overdispersion, in_bed)
 
 
 def _latency() -> bh.Parameter:
@@ -114,8 +119,8 @@ def _latency() -> bh.Parameter:
 def seir(day, isolation, in_bed=None):
     """The same with a latent time."""
     rates, overdispersion = _published_priors(latency=_latency())
-    beds = _solve(seir_field, jnp.array([BOYS - 1.0, 0.0, 1.0, 0.0]), day, isolation, rates, SEIR)
-    _observe(beds, rates, 1.0, overdispersion, in_bed)
+    ill = _solve(seir_field, jnp.array([BOYS - 1.0, 0.0, 1.0, 0.0]), day, isolation, rates, SEIR)
+    _observe(ill, 1.0, overdispersion, in_bed)
 
 
 def open_seir(day, isolation, in_bed=None):
@@ -126,7 +131,7 @@ def open_seir(day, isolation, in_bed=None):
     put_to_bed = bh.parameter("put_to_bed", bh.bounded(0.3, 1.0), unit="1")
     first = jnp.stack([BOYS * reached - start, 0.0 * start, start, 0.0 * start])
     ill = _solve(seir_field, first, day, isolation, rates, SEIR)
-    _observe(put_to_bed * ill, rates, reached, overdispersion, in_bed)
+    _observe(ill, put_to_bed, overdispersion, in_bed)
 
 
 MODELS: dict[str, Any] = {"sir": sir, "seir": seir, "open": open_seir}

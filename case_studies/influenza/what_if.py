@@ -11,12 +11,22 @@ import numpy as np
 
 import bayeshybrid as bh
 from bayeshybrid.diagnostics import mean_error
-from case_studies.influenza.model import BOYS, ISOLATION_DAY, SEIR, SIR, isolation
+from case_studies.influenza.model import ISOLATION_DAY, isolation
 
-LAST_DAY = 60.0  # by then the outbreak is over in nearly every draw, isolated or not
+LAST_DAY = 42.0  # by then the outbreak is over, isolated or not
 DAYS = np.arange(0.0, LAST_DAY + 0.01, 0.25)
 FEW_BEDS = 100
 MASS = 0.9
+
+# Beds were counted, infections were not. The names of a function's parameters choose what it is given.
+QUESTIONS: dict[str, Callable[..., Any]] = {
+    "most in bed at once": lambda beds: beds.max(),
+    "day of the peak": lambda beds: jnp.asarray(DAYS)[beds.argmax()],
+    "ever infected": lambda path: (
+        path[0].sum() - path[-1, 0]
+    ),  # all at the start less those still susceptible
+    f"never {FEW_BEDS} in bed": lambda beds: beds.max() < FEW_BEDS,
+}
 
 
 @dataclass(frozen=True)
@@ -53,41 +63,19 @@ def ahead(
     *,
     key: int,
     day: float = ISOLATION_DAY,
-    days: np.ndarray = DAYS,
 ) -> tuple[bh.Forecast, bh.Forecast]:
     """The outbreak as it went and as it would have gone with transmission reduced by `share` from `day` on."""
-    inputs = {"day": days, "isolation": isolation(0.0, day)}
+    inputs = {"day": DAYS, "isolation": isolation(0.0, day)}
     baseline = posterior.predict(inputs, key=key)
     isolated = posterior.predict(inputs, key=key, change={"isolation": isolation(share, day)})
     return isolated, baseline
 
 
-def questions(model: str) -> dict[str, Callable[..., Any]]:
-    """What is asked of each trajectory, by its words; the parameters' names choose what a function is given.
-
-    The first two count boys in bed, which were recorded; the third counts infections, which were not.
-    """
-    ill = (SIR if model == "sir" else SEIR).index("ill")
-    if model == "open":
-        return {
-            "most in bed at once": lambda path, put_to_bed: (put_to_bed * path[:, ill]).max(),
-            "day of the peak": lambda path: jnp.asarray(DAYS)[path[:, ill].argmax()],
-            "ever infected": lambda path, reached: BOYS * reached - path[-1, 0],
-            f"never {FEW_BEDS} in bed": lambda path, put_to_bed: (put_to_bed * path[:, ill]).max() < FEW_BEDS,
-        }
-    return {
-        "most in bed at once": lambda path: path[:, ill].max(),
-        "day of the peak": lambda path: jnp.asarray(DAYS)[path[:, ill].argmax()],
-        "ever infected": lambda path: BOYS - path[-1, 0],
-        f"never {FEW_BEDS} in bed": lambda path: path[:, ill].max() < FEW_BEDS,
-    }
-
-
-def answers(model: str, isolated: bh.Forecast, baseline: bh.Forecast) -> list[Answer]:
-    """Every question of the model for both forecasts, and the paired difference where it is a number."""
+def answers(isolated: bh.Forecast, baseline: bh.Forecast) -> list[Answer]:
+    """Every question for both forecasts, and the paired difference where the answer is a number."""
     effect = isolated - baseline
     found = []
-    for words, function in questions(model).items():
+    for words, function in QUESTIONS.items():
         if words.startswith("never"):
             events = (_event(forecast, function) for forecast in (baseline, isolated))
             found.append(Answer(words, *events))
