@@ -8,10 +8,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
+from test_tables import pad
 
 import bayeshybrid as bh
 
@@ -131,3 +133,29 @@ def test_replicates_as_mean_sd_and_number():
     posterior = bh.infer(growth, data, METHOD, key=0)
     named = {"growth": "rate"} | {name: name for name in ("capacity", "start", "noise")}
     assert_recovered(posterior, planted("replicates.csv"), named)
+
+
+@jax.jit
+def density(target, q):
+    return jax.value_and_grad(lambda q: target.log_likelihood(q))(q)
+
+
+def test_padding_has_no_influence_through_a_solve_with_doses():
+    table = {"id": list("aaabb"), "time": [0, 1.0, 7.0, 0, 3.0], "conc": [None, 3.0, 1.5, None, 2.5]}
+    table["dose"] = [100, None, None, 80, None]
+    data = bh.measurements(table, "id", time="time", value="conc", dose="dose")
+    padded = {
+        "time": pad(data["time"], 3),
+        "conc": {"values": pad(data["conc"]["values"], 3), "missing": pad(data["conc"]["missing"], 3, True)},
+        "dose": {k: pad(part, 2, None if k == "times" else 0.0) for k, part in data["dose"].items()},
+    }
+    q = jnp.array([0.3, 3.0, -1.8, -1.0, 0.2, -0.3, -2.0])  # the offsets of the two rates before the noise
+    value, slope = density(bh.Target(oral, data), q)
+    again, same = density(bh.Target(oral, padded), q)
+    np.testing.assert_allclose(again, value, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(same, slope, rtol=0, atol=1e-12)
+    total = 0.0
+    for unit in (0, 1):
+        alone = jax.tree.map(lambda part, unit=unit: part[unit : unit + 1], dict(data))
+        total += density(bh.Target(oral, alone), jnp.delete(q, 5 - unit))[0]
+    np.testing.assert_allclose(total, value, rtol=0, atol=1e-12)
