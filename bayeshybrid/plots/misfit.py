@@ -83,9 +83,7 @@ def residuals(
 
 def draw_misfit(panels: Panels | UnitPanels, checked: FitCheck, title: str | None = None) -> Figure:
     """The picture of `residuals` from what was compared."""
-    name = panels.site.name
-    found = [checked.residuals[name], checked.scores[name]]
-    found = found[: 1 + bool(np.any(np.isfinite(found[1])))]
+    name, found = panels.site.name, _rows(panels, checked)
     if isinstance(panels, UnitPanels):
         return _of_units(panels, checked, found, title)
     figure, columns = panel_figure(panels, (0.8,) * len(found), ROWS[: len(found)])
@@ -96,6 +94,43 @@ def draw_misfit(panels: Panels | UnitPanels, checked: FitCheck, title: str | Non
             _mean_in_bins(axes, panels.x, panels.row(values, entry))
     finish(figure, columns, panels, title, " ".join(remarks(checked, name)))
     return figure
+
+
+def misfit_apart(panels: UnitPanels, checked: FitCheck) -> list[Figure]:
+    """The same picture for a page, in two parts that can stand one below the other: over time, and by unit."""
+    from matplotlib.figure import Figure
+
+    found, rows = _rows(panels, checked), checked.by_unit.get(panels.site.name, ())
+    odd = [place for place, row in enumerate(rows) if row.unusual]
+    drawn = []
+    for width, draw in ((4.6, _over_time), (max(4.6, min(7.0, 0.8 + 0.18 * panels.units)), _by_unit)):
+        figure = Figure(figsize=(width, 0.7 + 2.1 * len(found)), layout="constrained")
+        grid = figure.subplots(len(found), 1, sharex=True, squeeze=False)[:, 0]
+        for row, values in enumerate(found):
+            draw(grid[row], panels, values, odd, rows if row else ())
+            grid[row].set_ylabel(ROWS[row], fontsize=9)
+        if draw is _by_unit:
+            _unit_ticks(grid[-1], panels)
+        else:
+            grid[-1].set_xlabel(panels.axis_name or "entry")
+        _finish(figure, list(grid), 2)
+        drawn.append(figure)
+    return drawn
+
+
+def _rows(panels, checked):
+    """Residuals, and prediction errors where there are any."""
+    name = panels.site.name
+    found = [checked.residuals[name], checked.scores[name]]
+    return found[: 1 + bool(np.any(np.isfinite(found[1])))]
+
+
+def _finish(figure, several, columns):
+    for axes in several:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=8)
+    legend(figure, several, columns)
+    as_written(figure)
 
 
 def remarks(checked: FitCheck, name: str) -> list[str]:
@@ -121,23 +156,19 @@ def _of_units(panels, checked, found, title):
     grid = figure.subplots(len(found), 2, sharex="col", sharey="row", squeeze=False, width_ratios=ratios)
     for row, values in enumerate(found):
         left, right = grid[row]
-        _over_time(left, panels, values, odd)
+        _over_time(left, panels, values, odd, ())
         _by_unit(right, panels, values, odd, checked.by_unit.get(name, ()) if row else ())
         left.set_ylabel(ROWS[row])
     grid[-1, 0].set_xlabel(panels.axis_name or "entry")
     grid[-1, 0].xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     _unit_ticks(grid[-1, 1], panels)
-    for axes in grid.flat:
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(labelsize=8)
     if title is not None:
         titled(figure, [title, *remarks(checked, name)])
-    legend(figure, list(grid.flat), 3)
-    as_written(figure)
+    _finish(figure, list(grid.flat), 3)
     return figure
 
 
-def _over_time(axes, panels, values, odd):
+def _over_time(axes, panels, values, odd, _):
     whole = np.reshape(values, (*panels.shape[:2], panels.components))
     _reference(axes, whole)
     usual = [unit for unit in range(panels.units) if unit not in odd]

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bayeshybrid.plots.units import UnitPanels
+
 if TYPE_CHECKING:
     from bayeshybrid.reporting.material import Material
 
@@ -21,8 +23,9 @@ class Ahead:
     """One entry of an observed site along the horizontal axis.
 
     - `x`: positions, in order; `axis`: their name; `ends`: first and last position of the data, or `None`.
-    - `ratio`: width of the central 90 % of a new measurement over that of the record's values; on the log scale
-      where the record and the forecast are positive throughout. `None` where the record is too short.
+    - `ratio`: width of the central 90 % of a new measurement over that of the record's values, of all units where
+      there are units; on the log scale where the record and the forecast are positive throughout. `None` where
+      the record is too short.
     - `useful`: last position beyond the data before the ratio first reaches one; `None` if there is none.
     """
 
@@ -60,9 +63,20 @@ def look_ahead(material: Material, site: str) -> tuple[Ahead, ...]:
         if record is not None and panels.axis_name and known.any():
             ends = (float(at[known].min()), float(at[known].max()))
         x = panels.places(entry)
-        ratio = _ratio(panels.row(low, entry), panels.row(high, entry), values[known], positive)
+        own = (
+            values[known]
+            if record is None or not isinstance(panels, UnitPanels)
+            else _of_all(panels, record, entry)
+        )
+        ratio = _ratio(panels.row(low, entry), panels.row(high, entry), own, positive)
         found.append(Ahead(name, panels.axis_name, x, ends, ratio, _useful(x, ratio, ends)))
     return tuple(found)
+
+
+def _of_all(panels, record, entry):
+    """What was measured of one component in all units: one unit alone has few values."""
+    values = panels.points(record)[1].values[..., entry % panels.components]
+    return values[np.isfinite(values)]
 
 
 def _ratio(low, high, record, positive):

@@ -52,6 +52,7 @@ def fit_and_data(material: Material, pictures: Pictures) -> list[Markup]:
         return [not_examined(material.refused.get("fit", "the model observes nothing"))]
     told: list[Markup] = []
     for site, (inside, cells) in checked.inside.items():
+        told += [element("h3", site)] * (len(checked.inside) > 1)
         told.append(
             paragraph(
                 f"{inside} of {count(cells, 'value')} of {site} lie inside the 9-in-10 range of what the fitted model "
@@ -157,6 +158,7 @@ def outlook(material: Material, pictures: Pictures) -> list[Markup]:
     told: list[Markup] = []
     for site in forecast.observed:
         panels = material.panels(forecast, site)
+        told += [element("h3", site)] * (len(forecast.observed) > 1)
         if isinstance(panels, UnitPanels):
             told += forecast_of_units(material, panels, pictures)
             continue

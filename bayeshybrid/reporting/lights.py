@@ -346,7 +346,7 @@ def _reach_of_units(judge, name, several):
         poor = sum(one.useful is None for one in wide)
         judge.say(
             "bad" if 2 * poor > len(judged) else "care",
-            f"for {len(wide)} of {len(several)} the range of {name} grows as wide as the own record's spread beyond "
+            f"for {len(wide)} of {len(several)} the range of {name} grows as wide as the record's spread beyond "
             "the data",
             "do not use it where it is no narrower than the record, or measure more",
         )

@@ -55,6 +55,8 @@ def percent(share: float) -> str:
         return "an unknown share"
     if 0 < share < 0.005:
         return "less than 1 %"
+    if -0.005 < share <= 0:
+        return "0 %"
     if 0.995 < share < 1:
         return "more than 99 %"
     return f"{100 * share:.0f} %"

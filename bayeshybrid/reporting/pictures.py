@@ -50,7 +50,9 @@ class Pictures:
         self.count += 1
         ends = [after.min(), after.max(), *([] if before is None else np.quantile(before, [0.01, 0.975]))]
         # Finer where what is held after the data is narrow beside what was assumed before
-        grid = np.union1d(np.linspace(min(ends), max(ends), POINTS), np.linspace(after.min(), after.max(), POINTS))
+        grid = np.union1d(
+            np.linspace(min(ends), max(ends), POINTS), np.linspace(after.min(), after.max(), POINTS)
+        )
         paths = []
         for draws, kind in ((before, "before"), (after, "after")):
             if draws is None or not np.all(np.isfinite(draws)) or np.ptp(draws) == 0:

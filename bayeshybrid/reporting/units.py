@@ -9,7 +9,7 @@ import numpy as np
 from bayeshybrid.fit import FitCheck
 from bayeshybrid.forecast import Forecast
 from bayeshybrid.plots.beyond import extrapolated
-from bayeshybrid.plots.misfit import draw_misfit
+from bayeshybrid.plots.misfit import misfit_apart
 from bayeshybrid.plots.multiples import HELD_OUT, USED, draw_unit, mark_end, one_each
 from bayeshybrid.plots.panels import Bands, draw_outside, state_of
 from bayeshybrid.plots.quantiles import draw_visual_check
@@ -92,10 +92,14 @@ def _residuals(checked: FitCheck, panels: UnitPanels, pictures: Pictures) -> lis
         f"{told} Points are single values: the measurement minus what the model expects, in standard deviations, and "
         "the same after dependence within each has been taken out. Bars are the means."
     )
-    drawn = pictures.add(
-        draw_misfit(panels, checked), f"Residuals of {site}, over time and by {panels.site.across}"
+    shows = (
+        f"Residuals of {site} over {panels.axis_name or 'entries'}",
+        f"Residuals of {site} by {panels.site.across}",
     )
-    return [*([paragraph(words)] if site in checked.errors else []), pictures.beside([drawn])]
+    drawn = [
+        pictures.add(figure, says) for figure, says in zip(misfit_apart(panels, checked), shows, strict=True)
+    ]
+    return [*([paragraph(words)] if site in checked.errors else []), pictures.beside(drawn)]
 
 
 def strays(checked: FitCheck, site: str) -> list[str]:
@@ -174,8 +178,8 @@ def horizons(several: Sequence[Ahead], panels: UnitPanels) -> list[str]:
         ways = {"to the end": good, "for a part of the way": part, "nowhere": poor}
         found = listing([f"{way} for {len(those)}" for way, those in ways.items() if those])
         told.append(
-            "Beyond the data the 9-in-10 range is narrower than the spread of the own record (which holds nine in "
-            f"ten of its values) {found} of {what}; at the end it is typically {widths} as wide."
+            "Beyond the data the 9-in-10 range is narrower than the spread of the record (which holds nine in ten of "
+            f"the values of all of them) {found} of {what}; at the end it is typically {widths} as wide."
         )
     elif any(one.ratio is not None for one in several):
         typical = percent(
@@ -183,7 +187,7 @@ def horizons(several: Sequence[Ahead], panels: UnitPanels) -> list[str]:
         )
         told.append(
             "The forecast does not lead beyond the data. Its 9-in-10 range is typically "
-            f"{typical} as wide as the range that holds nine in ten values of the same {panels.site.across}."
+            f"{typical} as wide as the range that holds nine in ten of the values of all of them."
         )
     unjudged = sum(one.ratio is None for one in several)
     if unjudged:
