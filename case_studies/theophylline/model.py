@@ -73,16 +73,18 @@ def hybrid(hours, dose, conc=None):
         "change", bh.MLP(1, 1, width=4), scale=0.7, unit="1", center=2.0, spread=2.0, initial="zero"
     )
 
+    given = jnp.where(dose["amounts"] > 0, dose["times"], 0.0)
+    last = bh.forcing(given, given)  # at any time, when the last dose was given
+
     def field(t, amounts, args):
-        absorption, cleared, change, given = args
-        since = t - jnp.max(jnp.where(given <= t, given, 0.0))
-        return oral(t, amounts, (absorption * jnp.exp(change(since[None])[0]), cleared))
+        absorption, cleared, change = args
+        return oral(t, amounts, (absorption * jnp.exp(change((t - last(t))[None])[0]), cleared))
 
-    args = (k.absorption, k.clearance / k.volume, change, jnp.asarray(dose["times"]))
-    _observe(_solve(field, hours, dose, args, (0, 0, None, 0)), k.volume, conc)
+    args = (k.absorption, k.clearance / k.volume, change)
+    _observe(_solve(field, hours, dose, args, (0, 0, None), last), k.volume, conc)
 
 
-def _solve(field, hours, dose, args, in_axes):
+def _solve(field, hours, dose, args, in_axes, *more):
     return bh.solve_ode(
         "amounts",
         field,
@@ -90,7 +92,7 @@ def _solve(field, hours, dose, args, in_axes):
         hours,
         t0=0.0,
         args=args,
-        inputs=[bh.doses(**dose, into="gut")],
+        inputs=[bh.doses(**dose, into="gut"), *more],
         in_axes=(0, 0, in_axes),
         across="subject",
         labels=COMPARTMENTS,

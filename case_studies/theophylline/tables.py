@@ -22,11 +22,11 @@ def unknowns(posterior: bh.Posterior) -> Any:
 def residuals(check: Any, site: str = "conc") -> tuple[str, list[dict[str, Any]]]:
     """The prediction errors of each subject, as words and as rows."""
     rows = [asdict(row) for row in check.by_unit[site]]
-    lines = ["subject      values  in 90 %    mean of scores  variance  unusual"]
+    lines = ["subject      values  in 90 %      mean of scores  variance  unusual"]
     for row in check.by_unit[site]:
         low, high = row.mean_range
         lines.append(
-            f"{row.unit:<12}{row.count:>7}{row.inside:>9}{f'{row.mean:.2f} ({low:.1f} to {high:.1f})':>18}"
+            f"{row.unit:<12}{row.count:>7}{row.inside:>9}  {f'{row.mean:.2f} ({low:.1f} to {high:.1f})':>18}"
             f"{row.variance:>10.2f}  {'; '.join(row.unusual)}"
         )
     return "\n".join(lines), rows
