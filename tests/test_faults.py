@@ -467,6 +467,59 @@ def test_row_18_columns_that_the_model_does_not_have():
         infer(elimination(), table)
 
 
+# Doses and jumps in time
+
+
+def dosed(times, given, amounts, y=None):
+    """One state that decays, with doses at given times."""
+    k = bh.parameter("k", dist.Uniform(0.5, 1.5))
+    doses = bh.doses(given, amounts, into="blood")
+    path = bh.solve_ode(
+        "path", lambda t, y, k: -k * y, jnp.ones(1), times, t0=0.0, args=k, inputs=[doses], labels=("blood",)
+    )
+    bh.observe("y", dist.Normal(path.ys[:, 0], 0.5), obs=y)
+
+
+def switched(times, y=None):
+    """A field that jumps at time 2 without saying so."""
+    k = bh.parameter("k", dist.Uniform(0.5, 1.5))
+    field = lambda t, y, k: jnp.where(t > 2.0, 1.0, 0.0) - k * y  # noqa: E731
+    path = bh.solve_ode("path", field, jnp.ones(1), times, t0=0.0, args=k)
+    bh.observe("y", dist.Normal(path.ys[:, 0], 0.5), obs=y)
+
+
+def test_row_6_a_jump_in_time_that_was_not_declared():
+    with configuration.scope():
+        target = bh.Target(switched, {"times": np.array([1.0, 3.0]), "y": np.ones(2)})
+    (odd,) = next(solve.oddities for solve in target.layout.solves)
+    assert "bh.forcing" in odd
+    assert "bh.doses" in odd
+    with configuration.scope():
+        remarks = scout(target, jax.random.key(0), 10).remarks
+    assert f"path: {odd}" in remarks
+
+
+@pytest.mark.parametrize(
+    ("given", "amounts", "words"),
+    [
+        ([1.0, 2.0], [1.0, -3.0], r"-3.* at time 2|-3"),
+        ([-1.0, 2.0], [1.0, 3.0], r"-1.*before t0|before"),
+    ],
+)
+def test_row_19_doses_that_are_negative_or_too_early(given, amounts, words):
+    data = {"times": np.array([1.0, 3.0]), "given": np.array(given), "amounts": np.array(amounts)}
+    with pytest.raises((ModelError, DataError), match=words):
+        infer(dosed, {**data, "y": np.ones(2)})
+
+
+def test_row_19_a_dose_at_a_measurement_acts_after_it_and_one_after_the_end_not_at_all():
+    data = {"times": np.array([1.0, 3.0]), "given": np.array([3.0, 9.0]), "amounts": np.array([5.0, 7.0])}
+    with configuration.scope():
+        target = bh.Target(dosed, {**data, "y": np.ones(2)})
+        path = target.outcome({"k": jnp.array(1.0)}, target.inputs()).latent["path"]
+    np.testing.assert_allclose(path[:, 0], np.exp([-1.0, -3.0]), rtol=1e-5)
+
+
 # Remarks that reach the verdict
 
 
