@@ -10,17 +10,12 @@ from typing import Any, cast
 
 import diffrax
 import equinox as eqx
-import equinox.internal as eqxi
 import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, PyTree
 
 from bayeshybrid.science.events import Events, after, before
-
-# A step behind a jump is at most so many times the one that Hairer's rule would begin with: that aims at a
-# hundredth of the tolerance, this at some times the tolerance, which the error control then refuses or not.
-STEPS_OF_A_BEGINNING = 4.0
 
 Slope = Callable[[Any, Array, PyTree], Array]
 
@@ -144,15 +139,14 @@ class Punctuated(diffrax.AbstractAdaptiveStepSizeController):
 
     diffrax's own `ClipStepSizeController` lets the step grow again from whatever was left before the stop, and a
     controller with a smallest step takes a small rest for a step that could not shrink. Here the step that was
-    wished for before the stop is remembered, and bounded by what a solve would begin with behind it: a state at
-    rest has grown its steps without limit, and a dose ends that.
+    wished for before the stop is remembered. Where that is too long behind it, as when a dose ends a long rest,
+    the control of errors refuses it.
 
     - `within`: the controller that judges the errors; it must have no smallest step of its own.
     - `smallest`: a step refused at this size ends the solve.
     """
 
     within: Any
-    slope: Slope = eqx.field(static=True)
     smallest: Any
     rtol: Any
     atol: Any
@@ -181,29 +175,9 @@ class Punctuated(diffrax.AbstractAdaptiveStepSizeController):
         reached = keep & (before(stop) <= t1)
         start = jnp.where(reached, after(resume), start)
         limit = before(_next(events, start)[0])
-        inputs, y = jax.lax.stop_gradient((args, events.given(y1_candidate, t1, start)))
-        longest = jax.lax.cond(
-            eqxi.unvmap_any(reached),
-            lambda: (
-                STEPS_OF_A_BEGINNING * self._beginning(start, y, inputs, limit - start, wished, error_order)
-            ),
-            lambda: jnp.full_like(wished, jnp.inf),
-        )
-        wished = jnp.where(reached, jnp.maximum(jnp.minimum(wished, longest), self.smallest), wished)
         underflow = ~keep & (wished < self.smallest)
         result = diffrax.RESULTS.where(underflow, diffrax.RESULTS.dt_min_reached, result)
         return keep, start, jnp.minimum(start + wished, limit), jump | reached, (within, wished), result
-
-    def _beginning(self, t, y, inputs, room, wished, order):
-        """The step that a solve would begin with here (Hairer, Norsett and Wanner 1993, II.4), infinite at rest."""
-        scale = self.atol + jnp.abs(y) * self.rtol
-        slope = self.slope(t, y, inputs)
-        size, speed = self.norm(y / scale), self.norm(slope / scale)
-        first = jnp.where((size < 1e-5) | (speed < 1e-5), 1e-3 * wished, 0.01 * size / speed)
-        first = jnp.minimum(first, room)
-        bend = self.norm((self.slope(t + first, y + first * slope, inputs) - slope) / scale) / first
-        step = jnp.minimum(100 * first, (0.01 / jnp.maximum(speed, bend)) ** (1 / order))
-        return jnp.where(jnp.isfinite(step) & (jnp.maximum(speed, bend) > 1e-15), step, jnp.inf)
 
 
 def _next(events: Events, t: Any) -> tuple[Array, Array]:

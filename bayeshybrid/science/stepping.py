@@ -160,7 +160,7 @@ def integrate(
         controller = _Watched(problem.rtol, problem.atol, smallest)
     else:
         within = _Watched(problem.rtol, problem.atol, None)
-        controller = Punctuated(within, problem.slope, smallest, within.rtol, within.atol, within.norm)
+        controller = Punctuated(within, smallest, within.rtol, within.atol, within.norm)
         solver = WithDoses(solver, problem.field)
         max_steps += STEPS_PER_STOP * len(happenings.stops)
     solution = diffrax.diffeqsolve(
