@@ -16,9 +16,11 @@ from case_studies.influenza.tables import (
     answers_plain,
     published_in_words,
     published_rows,
+    record_in_words,
+    record_plain,
     unknowns,
 )
-from case_studies.influenza.what_if import Answer, ahead, answers
+from case_studies.influenza.what_if import Answer, ahead, answers, days_in_bed, put_to_bed
 from case_studies.writing import write
 
 IN_WORDS = {
@@ -52,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         story = _fit(model, data, asked)
         stories.append(story)
         written += _tables(story, asked)
-    written += _what_if(stories, asked)
+    written += _side_by_side(stories, asked)
     written.append(_page(stories, asked))
     names = ", ".join(str(path.relative_to(asked.output)) for path in written)
     print(f"Wrote {names} to {asked.output.resolve()}")
@@ -82,12 +84,14 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _fit(model, data, asked) -> Story:
-    method = bh.NUTS(chains=asked.chains, draws=asked.draws, warmup=asked.warmup)
+    method = bh.NUTS(asked.chains, asked.draws, asked.warmup, target_acceptance=0.9)
     if model == "sir":
         print(f"{bh.preflight.assess(MODELS[model], data, key=asked.key, plausible=PLAUSIBLE)}\n")
     print(f"{model}: {IN_WORDS[model]} by {method!r}\n")
     posterior = bh.infer(MODELS[model], data, method, key=asked.key, progress=bh.TextBar())
     isolated, baseline = ahead(posterior, asked.share, key=asked.key + 1, day=asked.day)
+    for remark in dict.fromkeys((*baseline.remarks, *isolated.remarks)):
+        print(f"Remark on the forecasts: {remark}\n")
     return Story(model, posterior, isolated, baseline, answers(isolated, baseline))
 
 
@@ -119,12 +123,17 @@ def _tables(story, asked) -> list[Path]:
     return write(asked.output / story.model, tables, pictures)
 
 
-def _what_if(stories, asked) -> list[Path]:
-    """The answers of all models side by side."""
+def _side_by_side(stories, asked) -> list[Path]:
+    """The answers of all models, and what they say of the rest of the record."""
     found = {story.model: story.answers for story in stories}
-    text = answers_in_words(found, asked.share, asked.day)
-    print(f"What if\n\n{text}\n")
-    return write(asked.output, {"what_if": (text, answers_plain(found))}, {})
+    beside = {story.model: (put_to_bed(story.baseline), days_in_bed(story.baseline)) for story in stories}
+    tables = {
+        "record": (record_in_words(beside), record_plain(beside)),
+        "what_if": (answers_in_words(found, asked.share, asked.day), answers_plain(found)),
+    }
+    for title, (text, _) in tables.items():
+        print(f"{title.replace('_', ' ').capitalize()}\n\n{text}\n")
+    return write(asked.output, tables, {})
 
 
 def _page(stories, asked) -> Path:

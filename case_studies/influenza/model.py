@@ -100,7 +100,7 @@ def _solve(field, start, day, isolation, rates, labels):
 def _observe(ill, put_to_bed, overdispersion, in_bed):
     """Counts that scatter more than by chance alone."""
     beds = numpyro.deterministic("beds", put_to_bed * ill)
-    numpyro.deterministic("peak", beds.max())
+    numpyro.deterministic("peak", jnp.max(beds))
     noise = bh.noise.overdispersed_counts(beds + STRAY, 1.0 / overdispersion)
     bh.observe("in_bed", noise, obs=in_bed, unit="boys")
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import bayeshybrid as bh
-from case_studies.influenza.what_if import Answer
+from case_studies.influenza.model import read_cases
+from case_studies.influenza.what_if import RECORDED_ILL, Answer, Figure
 
 PUBLISHED = {"transmission": "beta", "recovery": "gamma", "R0": "R0", "days_ill": "recovery time"}
 
@@ -78,3 +79,26 @@ def answers_in_words(found: Mapping[str, Sequence[Answer]], share: float, day: f
 def answers_plain(found: Mapping[str, Sequence[Answer]]) -> dict[str, Any]:
     """The same as numbers, by model and question."""
     return {model: {one.question: asdict(one) for one in several} for model, several in found.items()}
+
+
+def record() -> dict[str, float]:
+    """What the report says beside the counts: boys who were ill, and from both the days that each was in bed."""
+    days = float(read_cases()["in_bed"]["values"].sum())
+    return {"ever in bed, boys": float(RECORDED_ILL), "in bed each, days": days / RECORDED_ILL}
+
+
+def record_in_words(found: Mapping[str, Sequence[Figure]]) -> str:
+    """What models say of what they were not told, beside the record."""
+    lines = ["not given to any model: mean over draws (Monte Carlo error), central 90 %"]
+    for place, (words, recorded) in enumerate(record().items()):
+        lines += ["", f"{words}: {recorded:.4g} on record"]
+        lines += [f"  {model:<5} {figures[place]}" for model, figures in found.items()]
+    return "\n".join(lines)
+
+
+def record_plain(found: Mapping[str, Sequence[Figure]]) -> dict[str, Any]:
+    """The same as numbers."""
+    models = {
+        model: dict(zip(record(), map(asdict, figures), strict=True)) for model, figures in found.items()
+    }
+    return {"record": record(), **models}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from types import SimpleNamespace
+from typing import Any
 
 import jax
 import numpy as np
@@ -121,7 +122,12 @@ class Drawn:
         beds = heights.reshape(-1, 1) * np.exp(-np.abs(what_if.DAYS - 10.0))
         healthy = np.full_like(beds, model.BOYS)
         healthy[:, 1:] = 100.0
-        self.quantities = {"beds": beds, "path": np.stack([healthy, np.zeros_like(beds)], axis=-1)}
+        days_ill = np.full(len(beds), 2.0)
+        self.quantities = {
+            "beds": beds,
+            "days_ill": days_ill,
+            "path": np.stack([healthy, np.zeros_like(beds)], axis=-1),
+        }
 
     def of(self, function):
         given = (self.quantities[name] for name in inspect.signature(function).parameters)
@@ -136,11 +142,16 @@ class Drawn:
         )
 
 
+def drawn(heights) -> Any:
+    """The forecast of such an outbreak."""
+    return Drawn(heights)
+
+
 @pytest.fixture
 def answered(generator):
     """What the questions answer where isolation takes three quarters away, and the heights."""
     heights = 200.0 * np.exp(0.5 * generator.standard_normal((4, 100)))
-    return what_if.answers(Drawn(0.25 * heights), Drawn(heights)), heights
+    return what_if.answers(drawn(0.25 * heights), drawn(heights)), heights
 
 
 def test_the_questions_are_answered_draw_by_draw(answered):
@@ -159,6 +170,20 @@ def test_the_questions_are_answered_draw_by_draw(answered):
     assert never.difference is None
 
 
+def test_models_are_held_against_the_rest_of_the_record(answered):
+    """Boys in bed are days in bed over days each; 1559 days of 512 boys are three days each."""
+    heights = answered[1]
+    found = (what_if.put_to_bed(drawn(heights)), what_if.days_in_bed(drawn(heights)))
+    assert found[0].mean == pytest.approx(
+        heights.mean(), rel=0.02
+    )  # two days' worth of height, two days each
+    assert (found[1].mean, found[1].error) == (2.0, 0.0)
+    told = tables.record_in_words({"sir": found}).splitlines()
+    assert "ever in bed, boys: 512 on record" in told
+    assert "in bed each, days: 3.045 on record" in told
+    assert tables.record_plain({"sir": found})["sir"]["in bed each, days"]["mean"] == 2.0
+
+
 def test_the_answers_stand_side_by_side(answered):
     """A table of all models, and the same as plain numbers."""
     found = {"sir": answered[0], "seir": answered[0]}
@@ -174,7 +199,8 @@ def test_the_published_posterior_stands_beside_this_one():
     """How far apart means are in published standard deviations."""
     rows = {name: SimpleNamespace(mean=row["mean"], sd=row["sd"]) for name, row in PUBLISHED.items()}
     rows["R0"].mean += 0.14
-    found = tables.published_rows(SimpleNamespace(summary=lambda: rows))
+    posterior: Any = SimpleNamespace(summary=lambda: rows)
+    found = tables.published_rows(posterior)
     assert [row["apart"] for row in found] == pytest.approx([0, 0, 0.5, 0], abs=1e-9)
     told = tables.published_in_words(found).splitlines()
     assert told[-1].split()[:4] == ["days_ill", "recovery", "time", "1.860"]
