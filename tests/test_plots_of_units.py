@@ -13,6 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import bayeshybrid as bh
 from bayeshybrid.contrast import Contrast
+from bayeshybrid.doubt import Budget
 from bayeshybrid.extrapolation import Asked
 from bayeshybrid.faults import ModelError
 from bayeshybrid.forecast import Quantity
@@ -289,6 +290,27 @@ def test_the_visual_predictive_check_draws_the_figures_of_the_check(posterior):
     assert_allclose([first[1][0], first[2][0]], found.simulated[0, 1, [0, 2]])
     assert_allclose(below.lines[0].get_ydata(), found.below)
     assert "subject drawn anew, in sample" in figure.get_suptitle()
+
+
+def test_single_units_are_left_out_of_the_unknowns(posterior):
+    figure = bh.plots.parameters(posterior)
+    titles = [axes.get_title(loc="left").split()[0] for axes in figure.axes]
+    assert titles == ["rate_population", "rate_spread"]
+    assert "7 values of single units are not shown" in figure.get_suptitle()
+
+
+def test_a_budget_of_units_has_a_panel_for_each(target):
+    found = ahead(target, table()["times"])
+    one = np.ones((UNITS, WIDTH))
+    rows = {"noise": one, "rates": 3 * one}
+    told = Budget(
+        "conc", None, (), "identity", rows, {}, 4 * one, 3 * one, ("rates",), (), {}, one, (), 0 * one
+    )
+    figure = bh.plots.budget(told, forecast=found)
+    assert len(figure.axes) == UNITS
+    x, low, high = edges(areas(figure.axes[1])["rates"])
+    assert_allclose(x, table()["times"][1, :-1])
+    assert_allclose([low, high], [[0.0] * (WIDTH - 1), [0.75] * (WIDTH - 1)])
 
 
 @pytest.mark.parametrize(

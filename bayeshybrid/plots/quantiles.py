@@ -84,7 +84,7 @@ def visual_predictive_check(
     inside, compared = np.sum([one.inside for one in found], axis=0)
     told = f"{inside} of {compared} quantiles inside the range of 90 % of replicated data"
     whose = f"{', '.join(new)} drawn anew, in sample" if new else "in sample"
-    return draw_visual_check(panels, checked, found, [f"Visual predictive check of {name} ({whose})", told])
+    return draw_visual_check(checked, found, [f"Visual predictive check of {name} ({whose})", told])
 
 
 def visual_checks(
@@ -106,9 +106,7 @@ def visual_checks(
     return [checked.by_time(panels.axis_name, name, entry=entry, **settings) for entry in entries]
 
 
-def draw_visual_check(
-    panels: Panels | UnitPanels, checked: FitCheck, found: Sequence[VisualCheck], lines: Sequence[str] = ()
-) -> Figure:
+def draw_visual_check(checked: FitCheck, found: Sequence[VisualCheck], lines: Sequence[str] = ()) -> Figure:
     """The picture of `visual_predictive_check` from its figures."""
     from matplotlib.figure import Figure
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bayeshybrid.faults import ModelError
-from bayeshybrid.plots.style import AFTER, BEFORE, INK, QUIET, as_written, legend
+from bayeshybrid.plots.style import AFTER, BEFORE, INK, QUIET, as_written, legend, titled
 from bayeshybrid.posterior import Posterior
 from bayeshybrid.summary import entry_name, names_of
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLUMNS = 4
+MOST_OF_UNITS = 6
 MOVED_MUCH, MOVED_SOME = 0.9, 0.5
 
 __all__ = ["density", "moved", "parameters"]
@@ -26,7 +27,7 @@ def parameters(posterior: Posterior) -> Figure:
     Half of each panel is the density of the prior (left, hatched), half that of the posterior (right, filled),
     each drawn to the same width; the bars are central 90 % intervals. Above stand the name and, in words, how
     much the data narrowed it: *moved much* for a contraction above 0.9, *some* above 0.5, else *hardly*.
-    Weights of networks are left out: they mean little one by one.
+    Weights of networks are left out: they mean little one by one; so are the values of more than six units.
 
     **Arguments:**
 
@@ -55,7 +56,10 @@ def parameters(posterior: Posterior) -> Figure:
         _draw_before_and_after(axes, prior, after)
         axes.set_title(f"{title}\n{moved(contraction)}", fontsize=9, loc="left")
         axes.set_ylabel(unit, fontsize=9)
-    figure.suptitle("Unknowns before and after the data", fontsize=11)
+    layout = posterior.target.layout
+    left_out = sum(int(np.prod(site.shape)) for site in layout.latent if _of_many_units(site))
+    rest = f"{left_out} values of single units are not shown" if left_out else ""
+    titled(figure, ["Unknowns before and after the data", rest])
     legend(figure, [figure.axes[0]], 3)
     as_written(figure)
     return figure
@@ -78,7 +82,7 @@ def moved(contraction: float) -> str:
 def _entries(posterior):
     """Title, unit, prior draws or `None`, posterior draws and contraction of each unknown number."""
     for site in posterior.target.layout.latent:
-        if site.tag.kind == "weight":
+        if site.tag.kind == "weight" or _of_many_units(site):
             continue
         after, before, told = (x[site.name] for x in (posterior, posterior.prior, posterior.contraction))
         for index in np.ndindex(after.shape[1:]):
@@ -86,6 +90,10 @@ def _entries(posterior):
             contraction = float(np.asarray(told)[index])
             prior = before[(slice(None), *index)] if np.isfinite(contraction) else None
             yield title, site.tag.unit or "", prior, after[(slice(None), *index)], contraction
+
+
+def _of_many_units(site):
+    return site.tag.across is not None and int(np.prod(site.shape)) > MOST_OF_UNITS
 
 
 def _draw_before_and_after(axes, prior, after):

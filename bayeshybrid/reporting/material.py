@@ -234,7 +234,7 @@ def _visual(posterior, replicated, attempt):
 def _drawn_anew(posterior, panels):
     """A check with the units drawn anew, and its quantiles in as many bins as the data allow."""
     checked = posterior.check(key=KEY, new=(panels.site.across,))
-    values = int(np.sum(checked.kinds[panels.site.name] != MISSING))
+    values = int(np.sum(checked.kinds[panels.site.name] != MISSING)) // panels.components
     return checked, visual_checks(panels, checked, int(np.clip(values // VALUES_A_BIN, 2, MOST_BINS)))
 
 

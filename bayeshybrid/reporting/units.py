@@ -73,10 +73,11 @@ def _quantiles(material, site, panels, pictures):
         f"{found[0].time}) lie in the range that nine in ten data sets of {counted(2, panels.site.across)[2:]} drawn "
         "anew from the fitted model would give. This shows whether the differences between them are described too."
     )
-    drawn = pictures.add(
-        draw_visual_check(panels, checked, found), f"Quantiles of {site} over {found[0].time}"
-    )
-    return [paragraph(told), pictures.beside([drawn])]
+    drawn = [
+        pictures.add(draw_visual_check(checked, [one]), f"Quantiles of {site} {one.entry} over {one.time}")
+        for one in found
+    ]
+    return [paragraph(told), pictures.beside(drawn)]
 
 
 def _residuals(checked: FitCheck, panels: UnitPanels, pictures: Pictures) -> list[Markup]:
