@@ -18,7 +18,7 @@ from numpyro.primitives import Messenger
 
 from bayeshybrid import sites
 from bayeshybrid.faults import ModelError
-from bayeshybrid.networks import INPUTS, MLP, network, recording
+from bayeshybrid.networks import INPUTS, MLP, network, recording, replaying
 
 
 def trace_of(model, key=0):
@@ -280,3 +280,17 @@ def test_wrong_inputs_are_refused_at_the_call():
         MLP(0, 1)
     with pytest.raises(ModelError, match="depth = -1"):
         MLP(1, 1, depth=-1)
+
+
+def test_a_replay_answers_with_what_was_noted():
+    f = handlers.seed(lambda: network("f", MLP(1, 1), scale=1.0, center=0.0, spread=1.0), 0)()
+    with recording() as notes:
+        first, second = f(jnp.zeros(1)), f(jnp.ones(1))
+    with replaying(notes), recording() as again:
+        assert (f(jnp.ones(1)), f(jnp.zeros(1))) == (first, second)
+    assert [inputs.item() for inputs, _ in again["f"]] == [1.0, 0.0]
+    with replaying({"f": []}), pytest.raises(ModelError, match="asked more often here"):
+        f(jnp.ones(1))
+    with pytest.raises(ModelError, match="asked less often here"), replaying(notes):
+        f(jnp.ones(1))
+    assert f(jnp.ones(1)) == second

@@ -14,9 +14,11 @@ from numpyro import handlers
 from numpyro.infer import MCMC, NUTS, Predictive
 
 import bayeshybrid as bh
-from bayeshybrid.faults import ModelError
+from bayeshybrid.faults import DataError, ModelError
+from bayeshybrid.inference.gates import scout
 from bayeshybrid.posterior import Posterior
 from bayeshybrid.science import ode
+from bayeshybrid.statements import HELD, SOLUTION
 
 UNITS = 12
 LOOSE = {"rtol": 1e-4, "atol": 1e-4}
@@ -334,3 +336,207 @@ def test_a_solve_within_a_scan_of_numpyro_is_refused():
 
     with pytest.raises(ModelError, match=r"stands inside a mapped or compiled function"):
         bh.Target(model, {"times": np.ones(1)})
+
+
+# Doses and forcing
+
+LANES = {
+    "dose": {
+        "times": np.array([[0.0, 1.0], [0.5, np.nan], [2.0, 1.0]]),
+        "amounts": np.array([[3.0, 2.0], [1.0, 0.0], [4.0, 5.0]]),
+    },
+    "rain": {"times": np.array([[0.0, 1.5], [0.0, 0.0], [0.0, 2.0]]), "values": np.arange(6.0).reshape(3, 2)},
+    "times": np.array([[0.5, 2.0], [1.0, 3.0], [2.0, 2.5]]),
+}
+
+
+def absorbed(t, y, rate, rain):
+    return jnp.stack([rain - y[0], y[0] - rate * y[1]])
+
+
+def treated(times, dose, rain, y=None):
+    rate = numpyro.sample("rate", dist.LogNormal(jnp.zeros(3), 0.3).to_event(1))
+    rain = bh.forcing(**rain)
+    path = bh.solve_ode(
+        "path",
+        lambda t, y, rate: absorbed(t, y, rate, rain(t)),
+        jnp.zeros(2),
+        times,
+        t0=0.0,
+        args=rate,
+        in_axes=(None, 0, 0),
+        inputs=[bh.doses(**dose, into="blood"), rain],
+        labels=("gut", "blood"),
+        across="subject",
+        **LOOSE,
+    )
+    bh.observe("y", dist.Normal(path.ys[..., 1], 1.0), obs=y)
+
+
+@jax.jit
+def one_treated(rate, times, dose, rain):
+    rain = bh.forcing(**rain)
+    doses = bh.doses(**dose, into=1)
+    field = lambda t, y, rate: absorbed(t, y, rate, rain(t))  # noqa: E731
+    return ode.solve(field, jnp.zeros(2), times, 0.0, rate, inputs=[doses, rain], **LOOSE)
+
+
+def test_units_with_their_own_doses_and_forcing_equal_single_solves():
+    target = bh.Target(treated, {**LANES, "y": np.ones((3, 2))})
+    (solve,) = target.layout.solves
+    assert (solve.across, solve.labels, solve.oddities) == ("subject", ("gut", "blood"), ())
+    run = jax.jit(
+        lambda target, q: (target.constrain(q)["rate"], target.run_at(q).solutions["path"]["value"])
+    )
+    rate, path = run(target, jnp.linspace(-0.5, 0.5, 3))
+    for i in range(3):
+        given = sorted(zip(LANES["dose"]["times"][i], LANES["dose"]["amounts"][i], strict=True))
+        times, amounts = np.array([each for each in given if each[1] > 0]).T
+        rain = {name: value[i] for name, value in LANES["rain"].items()}
+        alone = one_treated(rate[i], LANES["times"][i], {"times": times, "amounts": amounts}, rain)
+        assert np.allclose(path.ys[i], alone.ys, rtol=1e-12, atol=1e-12)
+        assert path.steps[i] == alone.steps
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"dose": {**LANES["dose"], "times": np.array([[0.0, 1.0], [-0.5, np.nan], [2.0, 1.0]])}},
+            r"inputs\[0\] of subject 1: the dose \[0\] of 1 at time -0.5 lies before t0",
+        ),
+        (
+            {"dose": {**LANES["dose"], "amounts": np.array([[3.0, -2.0], [1.0, 0.0], [4.0, 5.0]])}},
+            r"the dose \[1\] at time 1 has an amount or a duration of -2",
+        ),
+        (
+            {"rain": {**LANES["rain"], "times": np.array([[0.5, 1.5], [0.0, 0.0], [0.0, 2.0]])}},
+            r"the forcing is given from 0.5 and asked at 0: give values that cover",
+        ),
+        (
+            {"rain": {**LANES["rain"], "times": np.array([[0.0, 1.5], [0.0, 0.0], [0.0, -2.0]])}},
+            r"inputs\[1\] of subject 2: the forcing's time \[1\] = -2 follows 0",
+        ),
+    ],
+)
+def test_the_gate_names_the_input_at_fault(change, message, key):
+    target = bh.Target(treated, {**LANES, **change, "y": np.ones((3, 2))})
+    with pytest.raises(DataError, match=message):
+        scout(target, key, 10)
+
+
+def test_an_undeclared_jump_reaches_the_remarks(key):
+    def model(times, y=None):
+        k = numpyro.sample("k", dist.LogNormal(-1.0, 1.0))
+        field = lambda t, y, k: jnp.where(t > 0.5, 1.0, 0.0) - k * y  # noqa: E731
+        path = bh.solve_ode("path", field, 1.0, times, t0=0.0, args=k, **LOOSE)
+        numpyro.sample("y", dist.Normal(path.ys, 0.1), obs=y)
+
+    target = bh.Target(model, {"times": np.ones(1), "y": np.ones(1)})
+    (remark,) = [each for each in scout(target, key, 10).remarks if "bh.forcing" in each]
+    assert remark.startswith("path: the field compares time at ")
+    assert "test_statements.py" in remark
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"inputs": [bh.doses(np.zeros((2, 1)), 1.0)]},
+            r"solve_ode\('path'\): inputs\[0\] has a unit axis.*in_axes",
+        ),
+        ({"inputs": bh.doses(0.0, 1.0, into="gut")}, r"enters 'gut', but the solve has no labels"),
+        ({"across": "subject"}, r"across='subject' names the axis of units.*in_axes"),
+        (
+            {"inputs": [bh.doses(np.zeros((2, 1)), 1.0)], "in_axes": (None, None, 0), "args": np.ones(3)},
+            r"different length.*times of the inputs \[\(2, 1\)\]",
+        ),
+    ],
+)
+def test_inputs_that_the_statement_refuses(options, message):
+    with pytest.raises(ModelError, match=message):
+        bh.solve_ode("path", lambda t, y, k: -y, 1.0, np.ones(1), t0=0.0, **options)
+
+
+# Networks held at another run
+
+
+class Beside(numpyro.primitives.Messenger):
+    """Hears what a statement publishes, and answers which run its networks are held at."""
+
+    hears_solutions = True
+
+    def __init__(self, held=None):
+        super().__init__()
+        self.held, self.message = held, None
+
+    def process_message(self, msg):
+        if msg["type"] == HELD:
+            msg["value"] = self.held
+        elif msg["type"] == SOLUTION:
+            msg["heard"] = True
+            self.message = msg
+
+
+DOSE_TIMES = np.array([[0.5, 2.0], [1.0, np.nan]])
+LOSSES = np.array([0.5, 0.3])
+
+
+def fed(net, y, k):
+    return jnp.stack([net[0] - k * y[0], k * y[0] - 0.2 * y[1]])
+
+
+def driven(net, amount, held=None):
+    """The solution, and the message of the statement."""
+    listener = Beside(held)
+    with listener:
+        solution = bh.solve_ode(
+            "path",
+            lambda t, y, k: fed(net(y), y, k),
+            jnp.array([1.0, 0.0]),
+            np.tile([0.0, 1.0, 2.5, 6.0], (2, 1)),
+            t0=0.0,
+            args=LOSSES,
+            in_axes=(None, 0, 0),
+            inputs=[bh.doses(DOSE_TIMES, amount * jnp.ones((2, 2)), into="b")],
+            labels=("a", "b"),
+            rtol=1e-7,
+            atol=1e-7,
+        )
+    return solution.ys, listener.message
+
+
+def test_networks_held_at_another_run():
+    """Against a fine table of what the network said along that run, given as a forcing."""
+    net = handlers.seed(lambda: bh.network("f", bh.MLP(2, 1), scale=0.5, center=0.0, spread=1.0), 0)()
+    grid = np.sort(np.append(np.linspace(0.0, 6.0, 601), [0.5 + 1e-9, 1.0 + 1e-9, 2.0 + 1e-9]))
+
+    @jax.jit
+    def held(net):
+        base, message = driven(net, 1.0)
+        return base, driven(net, 1.0, message)[0], driven(net, 2.0, message)[0], driven(net, 2.0)[0]
+
+    @jax.jit
+    def by_table(net, k, times):
+        once = bh.doses(times, 1.0, into=1)
+        field = lambda t, y, k: fed(net(y), y, k)  # noqa: E731
+        base = ode.solve(field, jnp.array([1.0, 0.0]), grid, 0.0, k, inputs=[once], rtol=1e-7, atol=1e-7)
+        said = bh.forcing(grid, net(base.ys)[:, 0], kind="linear")
+        field = lambda t, y, k: fed(said(t)[None], y, k)  # noqa: E731
+        wanted, twice = np.array([0.0, 1.0, 2.5, 6.0]), bh.doses(times, 2.0, into=1)
+        options = {"inputs": [twice, said], "rtol": 1e-6, "atol": 1e-6}
+        return ode.solve(field, jnp.array([1.0, 0.0]), wanted, 0.0, k, **options).ys
+
+    base, same, changed, free = held(net)
+    assert np.allclose(base, same, atol=1e-6)
+    expected = [by_table(net, k, times) for k, times in zip(LOSSES, DOSE_TIMES, strict=True)]
+    assert np.allclose(changed, expected, atol=1e-4)
+    assert not np.allclose(free, expected, atol=1e-2)
+
+
+def test_a_message_tells_all_that_a_second_solve_needs():
+    net = handlers.seed(lambda: bh.network("f", bh.MLP(2, 1), scale=0.5, center=0.0, spread=1.0), 0)()
+    _, message = driven(net, 1.0)
+    assert {"field", "args", "axes", "settings", "inputs", "across", "y0", "times", "start"} <= set(message)
+    assert message["axes"] == (None, 0, 0, None, (0,))
+    assert message["inputs"][0].into == "b"
