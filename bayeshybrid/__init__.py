@@ -35,8 +35,8 @@ from bayeshybrid.priors import (  # noqa: E402
 )
 from bayeshybrid.progress import Silent, TextBar  # noqa: E402
 from bayeshybrid.reporting import report  # noqa: E402
-from bayeshybrid.series import Measurements  # noqa: E402
 from bayeshybrid.science.inputs import Doses, Forcing, doses, forcing  # noqa: E402
+from bayeshybrid.series import Measurements  # noqa: E402
 from bayeshybrid.statements import solve_ode  # noqa: E402
 from bayeshybrid.tables import measurements  # noqa: E402
 from bayeshybrid.target import Target  # noqa: E402
