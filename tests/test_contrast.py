@@ -109,6 +109,7 @@ def test_nothing_comes_through_a_network_that_is_asked_the_same(posterior):
     np.testing.assert_allclose((changed - baseline).through_networks["y"].draws, 0.0, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_along_a_solution_the_network_answers_as_it_did_at_the_same_time(solved):
     """Against Euler steps a thousand times smaller, in which the network's answers are kept from the baseline."""
     changed = solved.predict(key=1, change={"rate": lambda v: 2.0 * v})
@@ -154,9 +155,10 @@ def test_new_units_pair_under_one_key_only():
         changed - posterior.predict(key=2, **ask)
 
 
-def test_what_does_not_pair_is_refused(posterior, solved):
+def test_what_does_not_pair_is_refused(posterior):
+    other = _posterior(level, {"group": np.ones(2), "y": np.zeros(2)}, 3)
     with pytest.raises(bh.ModelError, match="do not pair"):
-        posterior.predict(key=1) - solved.predict(key=1)
+        posterior.predict(key=1) - other.predict(key=1)
     with pytest.raises(bh.ModelError, match="do not pair"):
         posterior.predict(key=1, draws=20) - posterior.predict(key=1)
     prior = bh.simulate(additive, {"x": np.zeros(3)}, key=0, draws=40)
