@@ -141,7 +141,8 @@ def forecast(
     ```
     """
     panels = forecast_panels(forecast, site, along)
-    title = f"Forecast of {panels.site.name}"
+    changed = f" under a change of {', '.join(forecast.changed)}" if forecast.changed else ""
+    title = f"Forecast of {panels.site.name}{changed}"
     asked = forecast.extrapolation
     outside, words = extrapolated(panels, asked), extrapolation_words(asked)
     if isinstance(panels, UnitPanels):

@@ -156,6 +156,13 @@ def outlook(material: Material, pictures: Pictures) -> list[Markup]:
     if forecast is None:
         return [not_examined("no forecast was given")]
     told: list[Markup] = []
+    if forecast.changed:
+        told.append(
+            paragraph(
+                f"This forecast is made under a change from outside, of {' and '.join(forecast.changed)}: it is what "
+                "follows by the equations of this model, and the data alone cannot confirm it."
+            )
+        )
     for site in forecast.observed:
         panels = material.panels(forecast, site)
         told += [element("h3", site)] * (len(forecast.observed) > 1)
@@ -234,9 +241,11 @@ def _one_horizon(ahead, last):
 
 
 def _table_ahead(material, forecast: Forecast, panels: Panels):
-    """Middle and ranges at a few positions, beyond the data where there are such."""
+    """Middle and ranges at a few positions, beyond the data where there are such; under a change the data tell none."""
     several = material.ahead[panels.site.name]
-    beyond = several[0].beyond if several and several[0].beyond.any() else np.ones(len(panels.x), bool)
+    beyond = np.ones(len(panels.x), bool)
+    if several and several[0].beyond.any() and not forecast.changed:
+        beyond = several[0].beyond
     places = _round(np.flatnonzero(beyond), panels.x)
     places = places[
         np.unique(np.linspace(0, len(places) - 1, min(MOST_POSITIONS, len(places))).round().astype(int))
