@@ -102,6 +102,9 @@ def solve_ode(
     """
     name = _scoped(name)
     y0, times, start = (jnp.asarray(x, dtype=float) for x in (y0, times, t0))
+    args = jax.tree.map(
+        lambda x: jnp.asarray(x) if isinstance(x, np.ndarray) else x, args
+    )  # vmap keeps them raw
     labels = tuple(labels or ())
     inputs = (inputs,) if isinstance(inputs, (Doses, Forcing)) else tuple(inputs)
     axes = _axes(in_axes, name)

@@ -506,15 +506,16 @@ def driven(net, amount, held=None):
     return solution.ys, listener.message
 
 
+@pytest.mark.slow
 def test_networks_held_at_another_run():
     """Against a fine table of what the network said along that run, given as a forcing."""
     net = handlers.seed(lambda: bh.network("f", bh.MLP(2, 1), scale=0.5, center=0.0, spread=1.0), 0)()
     grid = np.sort(np.append(np.linspace(0.0, 6.0, 601), [0.5 + 1e-9, 1.0 + 1e-9, 2.0 + 1e-9]))
 
     @jax.jit
-    def held(net):
+    def held(net, amount):
         base, message = driven(net, 1.0)
-        return base, driven(net, 1.0, message)[0], driven(net, 2.0, message)[0], driven(net, 2.0)[0]
+        return base, driven(net, amount, message)[0]
 
     @jax.jit
     def by_table(net, k, times):
@@ -527,16 +528,24 @@ def test_networks_held_at_another_run():
         options = {"inputs": [twice, said], "rtol": 1e-6, "atol": 1e-6}
         return ode.solve(field, jnp.array([1.0, 0.0]), wanted, 0.0, k, **options).ys
 
-    base, same, changed, free = held(net)
+    base, same = held(net, 1.0)
     assert np.allclose(base, same, atol=1e-6)
+    _, changed = held(net, 2.0)
     expected = [by_table(net, k, times) for k, times in zip(LOSSES, DOSE_TIMES, strict=True)]
     assert np.allclose(changed, expected, atol=1e-4)
-    assert not np.allclose(free, expected, atol=1e-2)
+    assert not np.allclose(changed, base, atol=1e-2)
 
 
 def test_a_message_tells_all_that_a_second_solve_needs():
     net = handlers.seed(lambda: bh.network("f", bh.MLP(2, 1), scale=0.5, center=0.0, spread=1.0), 0)()
-    _, message = driven(net, 1.0)
+    found = []
+
+    def runs(net):
+        found.append(driven(net, 1.0)[1])
+        return driven(net, 2.0, found[0])[0]
+
+    assert jax.eval_shape(runs, net).shape == (2, 4, 2)
+    (message,) = found
     assert {"field", "args", "axes", "settings", "inputs", "across", "y0", "times", "start"} <= set(message)
     assert message["axes"] == (None, 0, 0, None, (0,))
     assert message["inputs"][0].into == "b"

@@ -197,7 +197,7 @@ def forcing(times: ArrayLike, values: ArrayLike, kind: Literal["previous", "line
         numpyro.deterministic("end", path.ys[-1])
     wet = {"times": np.array([2.0]), "day": np.arange(3.0), "rain": np.array([1.0, 0.0, 3.0])}
     told = bh.simulate(model, wet, key=0, draws=2)
-    assert abs(told.latent["end"].mean[0] - (np.exp(-1) + 2 * (np.exp(-0.5) - np.exp(-1)))) < 1e-5
+    assert abs(told.latent["end"].mean - (np.exp(-1) + 2 * (np.exp(-0.5) - np.exp(-1)))) < 1e-5
     ```
     """
     times, values = _numbers("times", times, "forcing"), _numbers("values", values, "forcing")
