@@ -169,6 +169,8 @@ def _expected(material):
             where = f" at the last {panels.axis_name or 'entry'}"
             if len(names) > ENTRIES:
                 told.append(f"{len(names) - ENTRIES} more in the part on the forecast")
+    if material.forecast.changed:
+        where += f" under a change of {' and '.join(material.forecast.changed)}"
     doubt = share_words(material, doubt_shares(material, next(iter(material.forecast.observed))))
     source = f"; the main source of doubt is {doubt}" if doubt else ""
     promise = f"if the model is right, a new measurement{where} will fall, in 9 cases of 10, in these ranges"
