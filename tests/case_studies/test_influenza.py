@@ -216,3 +216,62 @@ def test_the_command_line_refuses_what_cannot_be(wrong, capsys):
 
 EXPECTED = tables.expected()
 PUBLISHED = EXPECTED["published"]["quantities"]
+HERE = EXPECTED["here"]
+FILES = {f"{name}.{kind}" for name in ("summary", "verdict", "fit") for kind in ("txt", "json")} | {
+    f"{name}.png" for name in ("fit", "as_it_was", "isolated", "difference", "parameters")
+}
+
+
+def agree(found, expected, words):
+    """Two runs with different keys: means within four Monte Carlo errors, ends of intervals within a tenth of it."""
+    error = np.hypot(found["error"], expected["error"])
+    assert abs(found["mean"] - expected["mean"]) <= 4 * error + 1e-3, words
+    for end in ("low", "high"):
+        if expected[end] is not None:
+            width = expected["high"] - expected["low"]
+            assert abs(found[end] - expected[end]) <= 0.1 * width + what_if.DAYS[1], (words, end)
+
+
+@pytest.mark.slow
+def test_the_whole_case(tmp_path, capsys):
+    """All three models pass, the SIR agrees with the published posterior, and the answers with those of another key."""
+    assert main(["--key", "5", "--output", str(tmp_path)]) == 0
+    told = capsys.readouterr().out
+    assert told.startswith("14 values, of 763 boys")
+    assert "Remark on the forecasts" not in told
+    for name in model.MODELS:
+        folder = tmp_path / name
+        assert {path.name for path in folder.iterdir()} >= FILES
+        assert "scientific parameters: pass" in (folder / "verdict.txt").read_text()
+        counted = json.loads((folder / "fit.json").read_text())["inside"]["in_bed"]
+        assert counted[0] >= 12
+    for row in json.loads((tmp_path / "sir" / "published.json").read_text()):
+        rounded, size = 0.005, 1500  # printed with two digits; draws that either run is worth, at least
+        allowed = rounded + 4 * row["published_sd"] * np.sqrt(2 / size)
+        assert abs(row["mean"] - row["published_mean"]) < allowed, row["quantity"]
+        assert abs(row["sd"] - row["published_sd"]) < rounded + 0.15 * row["published_sd"], row["quantity"]
+    for file in ("what_if", "record"):
+        found = json.loads((tmp_path / f"{file}.json").read_text())
+        for name in model.MODELS:
+            for words, expected in HERE[file][name].items():
+                pairs = [(found[name][words], expected)]
+                if file == "what_if":
+                    parts = [part for part in ("without", "isolated", "difference") if expected[part]]
+                    pairs = [(found[name][words][part], expected[part]) for part in parts]
+                for pair in pairs:
+                    agree(*pair, (file, name, words))
+    assert "put_to_bed" in (tmp_path / "open" / "identifiability.txt").read_text()
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "had the sick been isolated on day 4" in page
+
+
+@pytest.mark.slow
+def test_a_run_of_one_model_says_that_it_is_too_short(tmp_path, capsys):
+    """Tables, pictures and page of a run much too short to be believed, which its verdict says."""
+    tiny = "--model seir --chains 2 --draws 40 --warmup 60 --share 1 --day 6".split()
+    assert main([*tiny, "--output", str(tmp_path)]) == 0
+    told = capsys.readouterr().out
+    assert "reduced by 100% from day 6 on" in told
+    assert "scientific parameters: not assessable" in told or "scientific parameters: fail" in told
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"seir", "report.html", "record.txt", "record.json", "what_if.txt", "what_if.json"}
