@@ -51,7 +51,7 @@ def hours_above(amounts, volume):
     rise = jnp.abs(right - left)
     share = jnp.maximum(left, right) / jnp.where(rise > 0, rise, 1.0)
     share = jnp.where(rise > 0, jnp.clip(share, 0.0, 1.0), left > 0)
-    return jnp.sum(share * jnp.diff(GRID), axis=-1)
+    return share @ jnp.diff(GRID)
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from types import SimpleNamespace
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
 import pytest
 
-import bayeshybrid as bh
 from case_studies.theophylline import model, published, tables, what_if
 from case_studies.theophylline.__main__ import KNOWN, NEW_DOSE, main
 
@@ -33,47 +33,58 @@ def test_the_record_is_complete():
     assert record.labels["subject"][:2] == ("1", "2")
 
 
+COUNT = 8
+AMOUNTS = np.linspace(3.0, 6.0, COUNT)
+
+
 @pytest.fixture(scope="module")
-def pair():
-    """Prior draws of two subjects, one with a whole dose and one with the same in halves; and of both divided."""
-    whole = what_if.inputs(np.array([4.0, 6.0]))
-    halves = {**whole, "dose": what_if.divided(whole["dose"])}
-    with jax.enable_x64(True):
-        return tuple(bh.simulate(model.equation, given, key=0, draws=20) for given in (whole, halves))
+def solved():
+    """Subjects drawn from the prior: their kinetics, and the concentrations of whole doses and of halves."""
+    given = what_if.inputs(np.tile(AMOUNTS, 2))
+    halves = what_if.divided(given["dose"])["amounts"]
+    given["dose"]["amounts"] = np.where(
+        np.arange(2 * COUNT)[:, None] < COUNT, given["dose"]["amounts"], halves
+    )
+    with jax.enable_x64(True), numpyro.handlers.trace() as trace, numpyro.handlers.seed(rng_seed=0):
+        model.equation(**given)
+    kinetics = {name: np.asarray(trace[name]["value"]) for name in ("absorption", "clearance", "volume")}
+    return kinetics, np.asarray(trace["conc"]["fn"].mean)
 
 
-def by_hand(forecast, amounts):
-    """Concentrations of the whole dose and of two halves six hours apart, `(draw, subject, time)`."""
-    k = {name: forecast.latent[name].draws[..., None] for name in ("absorption", "clearance", "volume")}
-    one = model.closed_form(what_if.GRID, np.asarray(amounts)[:, None], **k)
-    later = what_if.GRID - what_if.SECOND
-    two = np.where(later > 0, model.closed_form(np.maximum(later, 0), np.asarray(amounts)[:, None], **k), 0.0)
-    return one, 0.5 * (one + two)
+def by_hand(hours, amounts, absorption, clearance, volume):
+    """Concentrations of whole doses and of two halves six hours apart, `(subject, time)`."""
+    k = [x[:, None] for x in (amounts, absorption, clearance, volume)]
+    one, later = model.closed_form(hours, *k), hours - what_if.SECOND
+    return one, 0.5 * (one + np.where(later > 0, model.closed_form(np.maximum(later, 0.0), *k), 0.0))
 
 
-def solved(forecast):
-    return forecast.latent["amounts"].draws[..., 1] / forecast.latent["volume"].draws[..., None]
-
-
-def test_the_solution_is_the_closed_form_and_obeys_superposition(pair):
+def test_the_solution_is_the_closed_form_and_obeys_superposition(solved):
     """The equation is linear in what is given, so two halves are half of the sum of two courses."""
-    one, two = by_hand(pair[0], [4.0, 6.0])
-    assert np.abs(solved(pair[0]) - one).max() < 1e-4 * one.max()
-    assert np.abs(solved(pair[1]) - two).max() < 1e-4 * two.max()
-    assert np.abs(solved(pair[1]) - one).max() > 0.1 * one.max()
+    kinetics, found = solved
+    one, two = by_hand(what_if.GRID, np.tile(AMOUNTS, 2), **kinetics)
+    scale = one.max(axis=1, keepdims=True)
+    assert np.abs((found - one) / scale)[:COUNT].max() < 1e-3
+    assert np.abs((found - two) / scale)[COUNT:].max() < 1e-3
+    assert np.abs((found - one) / scale)[COUNT:].max(axis=1).min() > 0.1
 
 
-def test_peak_and_time_above_are_those_of_a_fine_grid(pair):
-    """The grid of the question meets the peak to 0.02 mg/L and the time above the limit to a hundredth of an hour."""
-    k = {name: pair[0].latent[name].draws for name in ("absorption", "clearance", "volume")}
+def test_peak_and_time_above_are_those_of_a_fine_grid():
+    """The grid of the question meets the peak and the time above the limit of people like those of the record."""
     fine = np.arange(0, 24.0001, 0.002)
-    amounts, volume = pair[0].latent["amounts"].draws, pair[0].latent["volume"].draws
-    peaks = np.stack([what_if.peak(*row) for row in zip(amounts, volume, strict=True)])
-    above = np.stack([what_if.hours_above(*row) for row in zip(amounts, volume, strict=True)])
-    for subject, dose in enumerate((4.0, 6.0)):
-        course = model.closed_form(fine, dose, **{name: v[:, subject, None] for name, v in k.items()})
-        assert np.abs(peaks[:, subject] - course.max(axis=1)).max() < 0.02 * course.max()
-        assert np.abs(above[:, subject] - 0.002 * (course > what_if.LIMIT).sum(axis=1)).max() < 0.03
+    kinetics = {
+        "absorption": np.array([0.7, 1.5, 3.0, 7.0]),
+        "clearance": np.array([0.02, 0.06, 0.03, 0.04]),
+        "volume": np.array([0.4, 0.5, 0.45, 0.55]),
+    }
+    amounts = np.array([4.0, 5.5, 4.5, 3.1])
+    pairs = zip(*(by_hand(hours, amounts, **kinetics) for hours in (what_if.GRID, fine)), strict=True)
+    for coarse, course in pairs:
+        blood = (coarse * kinetics["volume"][:, None])[..., None]
+        state = jnp.concatenate([jnp.zeros_like(blood), blood], axis=-1)
+        found = (np.asarray(f(state, kinetics["volume"])) for f in (what_if.peak, what_if.hours_above))
+        peaks, above = found
+        assert np.abs(peaks - course.max(axis=1)).max() < 0.02
+        assert np.abs(above - 0.002 * (course > what_if.LIMIT).sum(axis=1)).max() < 0.02
 
 
 def test_a_constant_course_is_above_all_the_time_or_never():
@@ -90,23 +101,22 @@ def test_dividing_keeps_the_amount():
     assert halves["times"] is dose["times"]
 
 
-def test_the_answers_count_what_happens(pair):
-    """Mean, range and probability of a difference, with the error of so many draws."""
-    quantities = [SimpleNamespace(of=lambda f, p=p: p.of(f), replicates=1) for p in pair]
-
-    def difference(function):
-        draws = pair[1].of(function).draws - pair[0].of(function).draws
-        return SimpleNamespace(draws=draws)
-
-    contrast = SimpleNamespace(changed=quantities[1], baseline=quantities[0], of=difference)
+def test_the_answers_count_what_happens(generator):
+    """Mean, range and probability of a difference, with the error of so many draws, replicates taken together."""
+    peaks = generator.normal(8.0, 1.0, (2, 40, 2))
+    quantities = [lambda function, p=p: SimpleNamespace(draws=p) for p in (*peaks, peaks[1] - peaks[0])]
+    before, after, difference = quantities
+    contrast = SimpleNamespace(
+        changed=SimpleNamespace(of=after, replicates=4), baseline=SimpleNamespace(of=before), of=difference
+    )
     found = what_if.answers(contrast, {"the second": 1})
-    one, two = by_hand(pair[0], [4.0, 6.0])
-    falls = (two.max(axis=-1) - one.max(axis=-1))[:, 1]
+    falls = (peaks[1] - peaks[0])[:, 1].reshape(10, 4)
     assert [one.figure for one in found] == list(what_if.EVENTS)
-    assert found[0].difference[0] == pytest.approx(falls.mean(), abs=0.01)
-    assert found[0].probability == np.mean(falls < -1)
-    assert found[0].error == pytest.approx(falls.std(ddof=1) / np.sqrt(20), rel=0.01)
-    assert 0.025 <= found[1].probability_error < 0.2
+    assert found[0].difference[0] == pytest.approx(falls.mean())
+    assert found[0].probability == pytest.approx(np.mean(falls < -1))
+    assert found[1].probability == pytest.approx(np.mean(falls > 0))
+    assert found[0].error == pytest.approx(falls.mean(axis=1).std(ddof=1) / np.sqrt(10))
+    assert 0.05 <= found[1].probability_error < 0.3
     words = tables.answers_in_words(found)
     assert "the second" in words
     assert "Monte Carlo error" in words
