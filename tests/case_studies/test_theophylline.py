@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -140,7 +141,8 @@ def test_the_comparison_lists_what_others_found():
     class Fit(dict):
         samples = draws
 
-    table = published.rows(Fit(draws))
+    fit: Any = Fit(draws)
+    table = published.rows(fit)
     assert [row["quantity"] for row in table] == [
         name for name in published.QUANTITIES if name != "noise, proportional"
     ]
