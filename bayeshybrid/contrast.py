@@ -21,6 +21,8 @@ from bayeshybrid.faults import ModelError
 from bayeshybrid.layout import split_arguments
 from bayeshybrid.moments import conditional_moments
 from bayeshybrid.quantities import Probability, Quantity
+from bayeshybrid.sites import Tag
+from bayeshybrid.summary import entry_name, names_of
 from bayeshybrid.survey import in_batches
 from bayeshybrid.tracing import place_constrained, run
 
@@ -116,7 +118,7 @@ class Contrast:
         what = ", ".join(self.changed.changed) or "the inputs"
         lines = [f"difference that a change of {what} makes, {len(self.rows[0])} paired draws"]
         for name, quantity in self.observed.items():
-            lines += _in_words(name, quantity)
+            lines += _in_words(name, quantity, self.changed.labels)
         if self.changed.target.layout.networks:
             lines += [
                 f"  {name}: {100 * self.network_share(name):.0f} % of it came through a network, which says what "
@@ -234,19 +236,18 @@ def _as_forecast(found):
     return replace(found.changed, latent=found.latent, observed=found.observed, kept=kept, origin=origin)
 
 
-def _in_words(name, quantity):
+def _in_words(name, quantity, labels):
     """The largest difference of a quantity, with its range."""
     flat = quantity.draws.reshape(len(quantity.draws), -1)
     at = int(np.argmax(np.abs(flat.mean(axis=0))))
     low, high = np.quantile(flat[:, at], [(1 - MASS) / 2, (1 + MASS) / 2])
-    place = (
-        f"[{', '.join(map(str, np.unravel_index(at, quantity.draws.shape[1:])))}]"
-        if flat.shape[1] > 1
-        else ""
+    index = tuple(int(i) for i in np.unravel_index(at, quantity.draws.shape[1:]))
+    place = entry_name(
+        name, index, *names_of(Tag(name, labels=quantity.labels, across=quantity.across), labels)
     )
     unit = f" {quantity.unit}" if quantity.unit else ""
     yield (
-        f"  {name}: largest on average at {name}{place}, {flat[:, at].mean():.4g}{unit} "
+        f"  {name}: largest on average at {place}, {flat[:, at].mean():.4g}{unit} "
         f"(9 in 10 draws from {low:.4g} to {high:.4g})"
     )
 
