@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 MASS = 0.9
 
-__all__ = ["Contrast", "contrast"]
+__all__ = ["Contrast", "paired"]
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class Contrast:
         return "\n".join([*lines, *(f"  remark: {remark}" for remark in self.remarks)])
 
 
-def contrast(changed: Forecast, baseline: Forecast) -> Contrast:
+def paired(changed: Forecast, baseline: Forecast) -> Contrast:
     """Pair two forecasts of one posterior; `changed - baseline` is the same.
 
     **Raises:** `ModelError` for forecasts of different posteriors, or of other keys where something is drawn

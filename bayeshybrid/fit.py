@@ -11,7 +11,7 @@ import numpy as np
 from bayeshybrid.forecast import Forecast, Quantity
 from bayeshybrid.moments import is_category
 from bayeshybrid.observation import EXACT, MISSING
-from bayeshybrid.prediction_errors import PredictionErrors, UnitScores, prediction_errors
+from bayeshybrid.prediction_errors import PredictionErrors, UnitScores, score_replicates
 from bayeshybrid.survey import ask
 from bayeshybrid.target import Target
 from bayeshybrid.tracing import abstract
@@ -179,7 +179,7 @@ def _check_site(values, kinds, replicated, nature, units, new):
     }
     if not classes and replicated.draws.shape[1:] == data.shape:
         settings = {"inside": within, "discrete": nature == "counts", "refitted": not new}
-        parts["errors"] = prediction_errors(data, replicated.draws, units, **settings)
+        parts["errors"] = score_replicates(data, replicated.draws, units, **settings)
     return parts
 
 

@@ -20,7 +20,7 @@ from bayeshybrid import configuration
 from bayeshybrid.carrying import Plan, plan
 from bayeshybrid.data import check_arguments
 from bayeshybrid.faults import ModelError
-from bayeshybrid.intervention import intervention
+from bayeshybrid.intervention import read_change
 from bayeshybrid.layout import latent_sites, split_arguments, trace
 from bayeshybrid.quantities import Part, Probability, Quantity, probability
 from bayeshybrid.survey import in_batches
@@ -102,9 +102,9 @@ class Forecast:
     origin: Origin | None = None
 
     def __sub__(self, baseline: Forecast) -> Contrast:
-        from bayeshybrid.contrast import contrast
+        from bayeshybrid.contrast import paired
 
-        return contrast(self, baseline)
+        return paired(self, baseline)
 
     @cached_property
     def extrapolation(self) -> dict[str, Asked]:
@@ -211,7 +211,7 @@ def forecast_draws(
 
     See `Posterior.predict` and `simulate`, which are its doors.
     """
-    acts = intervention(change, target.layout, _bare(target, inputs))
+    acts = read_change(change, target.layout, _bare(target, inputs))
     labels = {**target.labels, **dict(labels_of(inputs))}
     inputs = acts.of_inputs(dict(inputs))
     target = target.modelled(acts.of_model(target.model))

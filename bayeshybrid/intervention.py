@@ -22,7 +22,7 @@ from numpyro.primitives import Messenger
 from bayeshybrid.faults import ModelError
 from bayeshybrid.layout import Layout
 
-__all__ = ["Intervened", "Intervention", "intervention"]
+__all__ = ["Intervened", "Intervention", "read_change"]
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Intervention:
         return Intervened(model, tuple(sorted(self.derived.items()))) if self.derived else model
 
 
-def intervention(change: Mapping[str, Any] | None, layout: Layout, inputs: Mapping[str, Any]) -> Intervention:
+def read_change(change: Mapping[str, Any] | None, layout: Layout, inputs: Mapping[str, Any]) -> Intervention:
     """Read a mapping from names to functions or values.
 
     **Raises:** `ModelError` for a name that is no input, unknown or derived quantity, or more than one of them.

@@ -16,7 +16,7 @@ FAMILY = 0.01
 PLAYS = 500
 LEVEL = 0.99
 
-__all__ = ["PredictionErrors", "UnitScores", "prediction_errors"]
+__all__ = ["PredictionErrors", "UnitScores", "score_replicates"]
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def _range(low: float, high: float) -> str:
     return f"up to {high:.2f}" if low == 0 else f"{low:.2f} to {high:.2f}"
 
 
-def prediction_errors(
+def score_replicates(
     data: np.ndarray,
     replicated: np.ndarray,
     units: Sequence[str] | None = None,
@@ -141,9 +141,9 @@ def prediction_errors(
     linearly independent, its scores are not decorrelated: each is right by itself, and the note says so.
 
     ```python
-    from bayeshybrid.prediction_errors import prediction_errors
+    from bayeshybrid.prediction_errors import score_replicates
     drawn = np.random.default_rng(0).normal(size=(2000, 4, 5))
-    found = prediction_errors(drawn[0], drawn[1:], ["a", "b", "c", "d"])
+    found = score_replicates(drawn[0], drawn[1:], ["a", "b", "c", "d"])
     assert np.abs(found.scores - drawn[0]).max() < 0.4 and not any(row.unusual for row in found.units)
     ```
     """

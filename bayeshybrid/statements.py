@@ -23,7 +23,7 @@ from bayeshybrid.faults import ModelError
 from bayeshybrid.networks import recording, replaying
 from bayeshybrid.science import ode
 from bayeshybrid.science.events import entering, flaws
-from bayeshybrid.science.inputs import Doses, Forcing, bound
+from bayeshybrid.science.inputs import Doses, Forcing, binding
 from bayeshybrid.science.jumps import undeclared
 from bayeshybrid.science.ode import Solution
 
@@ -202,7 +202,7 @@ class _System(NamedTuple):
         """State, time and slope at the start, and what is wrong with each input."""
 
         def lane(y0, times, args, start, inputs):
-            with bound(_forcings(inputs)):
+            with binding(_forcings(inputs)):
                 slope = self.field(start, y0, args)
             told = {"y0": jnp.ravel(y0), "t0": start, "slope": jnp.ravel(slope)}
             return told | ({"flaws": flaws(inputs, start, jnp.max(times))} if inputs else {})
@@ -214,7 +214,7 @@ class _System(NamedTuple):
         """What each network was asked and answered along the solution."""
 
         def lane(ys, y0, times, args, start, inputs):
-            with bound(_forcings(inputs)):
+            with binding(_forcings(inputs)):
                 return jax.vmap(lambda t, y: _noted(self.field, t, y, args))(times, ys)
 
         return _mapped(lane, lanes and (0, *lanes))(ys, *given)

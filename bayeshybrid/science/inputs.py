@@ -26,7 +26,7 @@ FEW_PIECES = 512  # up to here one comparison with all times is cheaper than a s
 
 _open = threading.local()
 
-__all__ = ["Doses", "Forcing", "bound", "doses", "forcing"]
+__all__ = ["Doses", "Forcing", "binding", "doses", "forcing"]
 
 
 class _Token:
@@ -222,7 +222,7 @@ class _Binding(NamedTuple):
 
 
 @contextmanager
-def bound(forcings: Sequence[Forcing], reports: list[str] | None = None, now: Any = None) -> Iterator[None]:
+def binding(forcings: Sequence[Forcing], reports: list[str] | None = None, now: Any = None) -> Iterator[None]:
     """While open, a forcing called inside a field answers with the arrays of its own declaration here.
 
     **Arguments:**
@@ -232,9 +232,9 @@ def bound(forcings: Sequence[Forcing], reports: list[str] | None = None, now: An
       were not declared, or that are asked at another time than `now`, are told here.
 
     ```python
-    from bayeshybrid.science.inputs import bound
+    from bayeshybrid.science.inputs import binding
     rain = bh.forcing([0.0, 1.0], [1.0, 2.0])
-    with bound([jax.tree.map(lambda x: 2 * x, rain)]):
+    with binding([jax.tree.map(lambda x: 2 * x, rain)]):
         assert rain(0.5) == 2.0
     ```
     """

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bayeshybrid.science.inputs import Forcing, bound
+from bayeshybrid.science.inputs import Forcing, binding
 
 TIME, STATE = 1, 2
 
@@ -57,7 +57,7 @@ def undeclared(field: Any, t: Any, y: Any, args: Any, forcings: Sequence[Forcing
     reports: list[str] = []
 
     def asked(t, y):
-        with bound(forcings, reports, t):
+        with binding(forcings, reports, t):
             return field(t, y, args)
 
     program = jax.make_jaxpr(asked)(jnp.asarray(t, dtype=float), jnp.asarray(y, dtype=float)).jaxpr

@@ -21,7 +21,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from bayeshybrid.faults import ModelError
 from bayeshybrid.science import events
-from bayeshybrid.science.inputs import Doses, Forcing, bound
+from bayeshybrid.science.inputs import Doses, Forcing, binding
 from bayeshybrid.science.punctuated import instantiate
 from bayeshybrid.science.reasons import Reason, describe
 from bayeshybrid.science.stepping import Problem, integrate
@@ -102,7 +102,7 @@ def _hoist(
 
     def checked(t, y, arrays):
         args, forcings = eqx.combine(arrays, others)
-        with bound(forcings):
+        with binding(forcings):
             slope = field(t, y, args)
         slope = jnp.asarray(slope) if isinstance(slope, (int, float, np.ndarray)) else slope
         _check_slope(slope, y, labels)

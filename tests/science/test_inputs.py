@@ -13,7 +13,7 @@ import bayeshybrid as bh
 from bayeshybrid.faults import DataError, ModelError
 from bayeshybrid.science import ode, punctuated
 from bayeshybrid.science.events import gather
-from bayeshybrid.science.inputs import bound
+from bayeshybrid.science.inputs import binding
 from bayeshybrid.science.jumps import undeclared
 from bayeshybrid.science.ode import Reason
 
@@ -315,7 +315,7 @@ def test_a_forcing_is_the_lanes_own_by_declaration():
         rain(0.5)
 
     def lane(own):
-        with bound([own]):
+        with binding([own]):
             return rain(0.5)
 
     assert jax.vmap(lane)(rain).tolist() == [1.0, 2.0]
