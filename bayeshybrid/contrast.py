@@ -72,8 +72,10 @@ class Contrast:
 
         **Returns:** a `Quantity`: with the change minus without it.
         """
-        pair = [forecast.of(function, name=name, unit=unit) for forecast in (self.changed, self.baseline)]
-        return _difference(*pair, self.rows)
+        changed, baseline = (
+            forecast.of(function, name=name, unit=unit) for forecast in (self.changed, self.baseline)
+        )
+        return _difference(changed, baseline, self.rows)
 
     def probability(self, function: Callable[..., Any]) -> Probability:
         """The probability of an event in terms of differences, such as `lambda path: path[-1] < 0`.
@@ -185,7 +187,8 @@ def _check_pair(changed, baseline):
             f"forecast - baseline: {changed.replicates} replicates against {baseline.replicates}: give predict the "
             "same replicates= and new="
         )
-    if anew and not np.array_equal(*(np.asarray(jax.random.key_data(f.key)) for f in (changed, baseline))):
+    keys = [np.asarray(jax.random.key_data(forecast.key)) for forecast in (changed, baseline)]
+    if anew and not np.array_equal(keys[0], keys[1]):
         raise ModelError(
             f"forecast - baseline: {', '.join(anew)} were drawn anew under different keys, so other units would be "
             "compared: predict both with the same key="

@@ -156,7 +156,7 @@ def _narrowed(row):
 def _expected(material):
     if material.forecast is None:
         return "no forecast was made"
-    told = []
+    told, where = [], ""
     for site in material.forecast.observed:
         panels = material.panels(material.forecast, site)
         low, high = whole_numbers(material.forecast.observed[site], [0.05, 0.95])
