@@ -175,7 +175,7 @@ def split_arguments(
 
     def attempt(traced):
         rest = {name: value for name, value in data.items() if name not in traced}
-        abstract(lambda some: bool(trace(model, {**some, **rest})), traced)
+        abstract(lambda some: bool(trace(model, {**some, **rest})), traced, solves=True)
 
     try:
         attempt(arrays)

@@ -40,6 +40,8 @@ NETWORK = "bayeshybrid.network"
 """Type of the message by which a network says that it has been built."""
 
 _open = threading.local()
+# What JAX keeps of a jitted function is no good under a replay, in which its networks answer otherwise.
+_retracing = jax.make_user_context(default_value=None)
 
 
 @contextmanager
@@ -95,7 +97,8 @@ def replaying(notes: Mapping[str, list[tuple[Array, Array]]] | None) -> Iterator
     left = None if notes is None else {name: [out for _, out in pairs] for name, pairs in notes.items()}
     stack.append(left)
     try:
-        yield
+        with _retracing(None if left is None else object()):
+            yield
     finally:
         stack.pop()
     over = [name for name, outputs in (left or {}).items() if outputs]

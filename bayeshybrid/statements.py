@@ -113,6 +113,7 @@ def solve_ode(
     lanes = None if axes is None else (*axes, 0 if start.ndim else None, _input_axes(inputs))
     settings = {"solver": solver, **_precision(name, rtol, atol, max_steps, y0.dtype)}
     given = (y0, times, args, start, inputs)
+    field = ode.uncompiled(field)
     system = _System(field, labels, settings)
     held = _held(name)
     solution = (

@@ -22,6 +22,7 @@ from numpyro.primitives import Messenger
 
 from bayeshybrid.faults import ModelError
 from bayeshybrid.networks import INPUTS, NETWORK, recording, replaying
+from bayeshybrid.science.ode import outlined
 from bayeshybrid.statements import HELD, PRECISION, SOLUTION
 
 __all__ = ["Run", "place_constrained", "place_unconstrained", "run"]
@@ -268,10 +269,11 @@ def line_of(error: BaseException, model: Callable[..., Any]) -> str:
     return f"{mine[-1].filename}:{mine[-1].lineno}: {mine[-1].line}" if mine else "the model"
 
 
-def abstract(function: Callable[..., Any], *arguments: Any) -> Any:
+def abstract(function: Callable[..., Any], *arguments: Any, solves: bool = False) -> Any:
     """What `function` records about a model, found by tracing alone: no arithmetic is done.
 
-    `function` returns a static description; the arrays that it met on the way are dropped.
+    `function` returns a static description; the arrays that it met on the way are dropped. Solvers are traced
+    only where `solves` asks for it: tracing one is ten times the work of all the rest, and shapes do not need it.
 
     ```python
     from bayeshybrid.tracing import abstract
@@ -284,5 +286,6 @@ def abstract(function: Callable[..., Any], *arguments: Any) -> Any:
         kept.append(function(*arguments))
         return 0
 
-    jax.eval_shape(trace, arguments)
+    with nullcontext() if solves else outlined():
+        jax.eval_shape(trace, arguments)
     return kept[-1]

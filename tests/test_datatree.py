@@ -8,6 +8,7 @@ import numpyro.distributions as dist
 import pytest
 
 import bayeshybrid as bh
+from bayeshybrid.inference.judgement import quantities_of
 from tests.posteriors import from_draws
 
 
@@ -146,4 +147,6 @@ def test_named_units_are_a_dimension_of_their_own(generator):
         tree["predictions"]["y"].sel(subject="bob").values,
         posterior.predict(key=0).observed["y"].draws[:, 1].reshape(2, 10),
     )
-    assert {"k[subject ann]", "k_offset[subject bob]"} <= {row.name for row in posterior.summary()}
+    named = {"k[subject ann]", "k_offset[subject bob]"}
+    assert named <= {row.name for row in posterior.summary()}
+    assert "k_offset[subject bob]" in quantities_of(posterior.target, posterior.unconstrained)[0]

@@ -18,6 +18,8 @@ from numpyro.infer.util import log_density, potential_energy
 
 import bayeshybrid as bh
 from bayeshybrid.faults import ModelError
+from bayeshybrid.science import ode
+from bayeshybrid.science.stepping import integrate
 
 Y = np.array([0.3, -0.2, 1.1])
 
@@ -414,3 +416,28 @@ def test_a_refined_target_solves_more_accurately():
     assert fine < 0.01 * rough
     assert target.refined().layout is target.layout
     assert target.finer == 1.0
+
+
+@jax.jit
+def compiled_decay(rate):
+    """A solve inside a jitted function, as models of others have it."""
+    return ode.solve(lambda t, y, k: -k * y, 1.0, jnp.array([0.0, 1.0, 2.0]), 0.0, rate).ys
+
+
+def test_a_solve_is_traced_once_to_read_a_model(monkeypatch):
+    """Tracing a solver is most of the work; its shapes are known without."""
+    traced = []
+    monkeypatch.setattr(ode, "integrate", lambda *given: traced.append(1) or integrate(*given))
+    times = np.array([1.0, 2.0, 3.0])
+    bh.Target(decay, {"times": times, "y": np.exp(-times)})
+    assert len(traced) == 1
+
+
+def test_reading_a_model_leaves_no_outline_in_compiled_functions():
+    def model(y=None):
+        rate = numpyro.sample("rate", dist.LogNormal(0.0, 0.1))
+        numpyro.sample("y", dist.Normal(compiled_decay(rate), 0.1), obs=y)
+
+    target = bh.Target(model, {"y": np.exp(-np.arange(3.0))})
+    exact = 3 * dist.Normal(0.0, 0.1).log_prob(0.0)
+    assert target.log_likelihood(jnp.zeros(1)) == pytest.approx(float(exact), abs=1e-6)

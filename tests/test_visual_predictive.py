@@ -8,7 +8,7 @@ import pytest
 import bayeshybrid as bh
 from bayeshybrid.fit import FitCheck
 from bayeshybrid.forecast import Quantity
-from bayeshybrid.prediction_errors import prediction_errors
+from bayeshybrid.prediction_errors import score_replicates
 from bayeshybrid.visual_predictive import visual_check
 
 UNITS, SETS = 30, 400
@@ -27,7 +27,7 @@ def check_of(y, drawn, times=TIMES, kinds=None, labels=(), new=("subject",)):
         residuals={},
         inside={"y": (0, 0)},
         probabilities={"y": {}},
-        errors={"y": prediction_errors(data, drawn)},
+        errors={"y": score_replicates(data, drawn)},
         new=new,
         kinds={"y": kinds},
         values={"y": y},

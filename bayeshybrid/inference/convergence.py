@@ -103,7 +103,7 @@ def divergence_check(diverging: np.ndarray) -> Check:
     state: State = (
         "pass" if share == 0 else "pass with remarks" if share <= FEW and not concentrated else "fail"
     )
-    remedy = "raise target_acceptance, or reparametrise (a non-centred hierarchy, say)"
+    remedy = "raise target_acceptance, or reparametrise (centred in place of non-centred, or the other way)"
     place = f"chain {int(each.argmax())}" if concentrated else ""
     return Check("divergent transitions", state, share, FEW, place, remedy)
 

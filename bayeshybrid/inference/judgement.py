@@ -15,6 +15,7 @@ from bayeshybrid.inference.convergence import (
 from bayeshybrid.inference.driver import Run
 from bayeshybrid.inference.method import Result
 from bayeshybrid.inference.search import Search
+from bayeshybrid.summary import entry_name, names_of
 from bayeshybrid.survey import ask, likelihoods
 from bayeshybrid.target import Target
 from bayeshybrid.verdict import FORECASTS, FUNCTIONS, PARAMETERS, Check, Verdict
@@ -27,7 +28,7 @@ BLIND = (
     "a model that is wrong: that is the question of the fit, not of the computation",
 )
 
-__all__ = ["judge"]
+__all__ = ["judge", "quantities_of"]
 
 
 def judge(target: Target, run: Run, result: Result, search: Search, remarks: tuple[str, ...]) -> Verdict:
@@ -41,7 +42,7 @@ def judge(target: Target, run: Run, result: Result, search: Search, remarks: tup
     claims = [PARAMETERS, *([FUNCTIONS] if target.layout.networks else []), FORECASTS]
     checks: list[Check] = []
     for raw in (raw for raw in result.raw if raw.size):
-        quantities, functions = _quantities(target, raw)
+        quantities, functions = quantities_of(target, raw)
         checks += convergence_checks(quantities, (PARAMETERS, FORECASTS) if functions else claims)
         if functions:
             checks += convergence_checks(functions, (FUNCTIONS, FORECASTS))
@@ -86,23 +87,30 @@ def _blind(target):
     return BLIND + (symmetric if target.layout.networks else ())
 
 
-def _quantities(target, raw):
-    """What convergence is judged on in one basin, `(chain, draw)` each: parameters, likelihood and functions.
+def quantities_of(target: Target, raw: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """What convergence is judged on in one basin: parameters and likelihood, and functions, `(chain, draw)` each.
 
     Weights have symmetries, so networks are judged by the leading components of their output over the region
-    that the posterior visits.
+    that the posterior visits. `raw` holds unconstrained draws, `(chain, draw, size)`.
+
+    ```python
+    from bayeshybrid.inference.judgement import quantities_of
+    model = lambda y=None: numpyro.sample("y", dist.Normal(numpyro.sample("x", dist.Normal()), 1.0), obs=y)
+    quantities, functions = quantities_of(bh.Target(model, {"y": np.array(0.3)}), np.arange(6.0).reshape(2, 3, 1))
+    assert set(quantities) == {"x", "log likelihood"} and not functions
+    ```
     """
     flat = raw.reshape(-1, raw.shape[-1])
-    weights = {site.name for site in target.layout.latent if site.tag.kind == "weight"}
-    latent = {site.name for site in target.layout.latent} - weights
-    told = ask(target, flat, ["values", "log_likelihood"])
-    values = told["values"]
+    judged = {site.name: site.tag for site in target.layout.latent if site.tag.kind != "weight"}
+    found = ask(target, flat, ["values", "log_likelihood"])
+    values = found["values"]
     quantities = {}
-    for name in [n for n in values if n in latent]:
+    for name in [n for n in values if n in judged]:
+        told = names_of(judged[name], target.labels)
         for index in np.ndindex(values[name].shape[1:]):
-            label = name + (str(list(index)) if index else "")
+            label = entry_name(name, index, *told)
             quantities[label] = values[name][(slice(None), *index)].reshape(raw.shape[:2])
-    likelihood = told["log_likelihood"].reshape(raw.shape[:2])
+    likelihood = found["log_likelihood"].reshape(raw.shape[:2])
     if np.ptp(likelihood) > 0:
         quantities["log likelihood"] = likelihood
     functions = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, Literal, NamedTuple
 
 import equinox as eqx
@@ -25,6 +25,8 @@ KINDS = ("previous", "linear")
 FEW_PIECES = 512  # up to here one comparison with all times is cheaper than a search in a compiled loop
 
 _open = threading.local()
+# What JAX keeps of a jitted function is good for one binding: in the next its forcings answer with other arrays.
+_retracing = jax.make_user_context(default_value=None)
 
 __all__ = ["Doses", "Forcing", "binding", "doses", "forcing"]
 
@@ -241,7 +243,8 @@ def binding(forcings: Sequence[Forcing], reports: list[str] | None = None, now: 
     stack = _bindings()
     stack.append(_Binding(tuple(forcings), reports, now))
     try:
-        yield
+        with _retracing(object()) if forcings else nullcontext():
+            yield
     finally:
         stack.pop()
 

@@ -7,6 +7,8 @@ says why in its `reason`, and its rows are NaN from the failure on.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from types import MethodType
 from typing import Any, Literal, NamedTuple
 
 import diffrax
@@ -29,7 +31,10 @@ from bayeshybrid.science.stepping import Problem, integrate
 Field = Callable[[Any, Any, Any], Any]
 Sensitivities = Literal["auto", "forward", "reverse"]
 
-__all__ = ["Reason", "Solution", "describe", "solve"]
+__all__ = ["Reason", "Solution", "describe", "outlined", "solve", "uncompiled"]
+
+# A context of JAX's own, so that a jitted function of the model's is not taken from its cache in outline.
+_outline = jax.make_user_context(default_value=False)
 
 # Up to this many differentiated numbers the Jacobian is carried along with the solution; above it the
 # solution is differentiated backwards. Lotka-Volterra, 20 times, microseconds per gradient and lane, four
@@ -55,6 +60,35 @@ class Solution(NamedTuple):
     ok: Bool[Array, ""]
     steps: Int[Array, ""]
     reason: Int[Array, ""]
+
+
+def outlined() -> AbstractContextManager[None]:
+    """While this is open a solve is checked but not traced: it answers with its start at every time.
+
+    Enough where only shapes are asked for. The solver itself is not looked at, nor are the values of inputs.
+
+    ```python
+    from bayeshybrid.science import ode
+    with ode.outlined():
+        found = ode.solve(lambda t, y, rate: -rate * y, 2.0, jnp.array([0.0, 1.0]), 0.0, 0.5)
+    assert found.ys.tolist() == [2.0, 2.0]
+    ```
+    """
+    return _outline(True)
+
+
+def uncompiled(field: Field) -> Field:
+    """The function behind a field that is decorated with `jax.jit`.
+
+    Inside a solve compiling it once more gains nothing, and hides which forcings and networks it calls.
+
+    ```python
+    from bayeshybrid.science import ode
+    assert ode.uncompiled(jax.jit(abs)) is abs and ode.uncompiled(abs) is abs
+    ```
+    """
+    bound = isinstance(field, MethodType)
+    return field.__wrapped__ if isinstance(field, jax.stages.Wrapped) and not bound else field
 
 
 def _whole(value: Any) -> Any:
@@ -280,10 +314,14 @@ def solve(
     _check_tolerances(rtol, atol, y0.dtype)
     events.check(inputs, y0.size, labels)
     forcings = tuple(each for each in inputs if isinstance(each, Forcing))
-    arrays, static = _hoist(field, y0, t0, args, forcings, labels)
+    arrays, static = _hoist(uncompiled(field), y0, t0, args, forcings, labels)
     problem = Problem(static, diffrax.Tsit5() if solver is None else solver, rtol, atol, int(max_steps))
     if len(times) == 0:
         return Solution(jnp.zeros((0, *y0.shape), y0.dtype), jnp.array(True), *jnp.zeros((2,), jnp.int32))
+
+    if _outline.value:
+        ys = jnp.broadcast_to(y0, (len(times), *y0.shape))
+        return Solution(ys, jnp.array(True), *jnp.zeros((2,), jnp.int32))
 
     seen, begin = jax.lax.stop_gradient((times, t0))
     happenings, flaw = None, 0
