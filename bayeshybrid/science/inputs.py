@@ -269,12 +269,17 @@ def _odd(declared: Forcing | None, t: Any, now: Any) -> list[str]:
         return [
             "a forcing is called that was not declared, so its jumps may be stepped over: give it in inputs=[...]"
         ]
-    if t is not now and declared.kind == "previous":
+    if declared.kind == "previous" and t is not now and not _beyond_comparison(t, now):
         return [
             "a forcing is asked at another time than the field's own t, so it jumps at times that were not "
             "declared: shift or scale the times of bh.forcing instead"
         ]
     return []
+
+
+def _beyond_comparison(t: Any, now: Any) -> bool:
+    """Whether `t` is met inside a jitted function of the field, where the field's own t goes by another name."""
+    return type(t) is type(now) and getattr(t, "_trace", None) is not getattr(now, "_trace", None)
 
 
 def _dose_shape(

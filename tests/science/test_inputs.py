@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import diffrax
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -319,6 +320,35 @@ def test_a_forcing_is_the_lanes_own_by_declaration():
             return rain(0.5)
 
     assert jax.vmap(lane)(rain).tolist() == [1.0, 2.0]
+
+
+@jax.jit
+def driven_inside(t, rain):
+    return rain(t)
+
+
+def driven(t, y, args):
+    rain, rate = args
+    return driven_inside(t, rain) - rate * y
+
+
+@pytest.mark.parametrize(
+    "field", [driven, jax.jit(driven), eqx.filter_jit(driven)], ids=["part", "jax", "equinox"]
+)
+def test_a_field_may_be_compiled_already(field):
+    """Constant rain at either rate: y = rain / rate * (1 - exp(-rate t)), in one trace and in the next."""
+
+    @jax.jit
+    def path(amount):
+        rain = bh.forcing(jnp.array([0.0, 1.0]), amount * jnp.ones(2))
+        return ode.solve(field, 0.0, TIMES, 0.0, (rain, 0.5), inputs=[rain], **TIGHT).ys
+
+    expected = 1.0 - np.exp(-0.5 * TIMES)
+    for amount in (1.0, jnp.array([2.0, 3.0])):
+        found = jax.vmap(path)(jnp.atleast_1d(amount))
+        np.testing.assert_allclose(
+            found, np.atleast_1d(amount)[:, None] * expected / 0.5, rtol=1e-7, atol=1e-9
+        )
 
 
 def test_a_forcing_in_the_arguments_and_a_state_that_is_a_number():

@@ -121,3 +121,10 @@ def test_a_forcing_asked_at_another_time_jumps_elsewhere():
     (sentence,) = found(lambda t, y, k: rain(t - 2.0), [rain])
     assert "at another time than the field's own t" in sentence
     assert found(lambda t, y, k: rain(jnp.asarray(t)), [rain]) == ()
+
+
+def test_a_jitted_part_of_a_field_raises_no_false_alarm():
+    """What is asked inside it at another time is not seen: there the field's own t goes by another name."""
+    rain = bh.forcing(TABLE, TABLE)
+    assert found(eqx.filter_jit(lambda t, y, k: rain(t) - y), [rain]) == ()
+    assert found(lambda t, y, k: jax.jit(lambda t: rain(t - 2.0))(t), [rain]) == ()
