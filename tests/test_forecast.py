@@ -188,6 +188,7 @@ def pelts() -> Posterior:
     return posterior(predators, {"times": years, "y": np.ones((6, 2))}, {"rates": rates})
 
 
+@pytest.mark.slow
 def test_the_end_of_a_forecast_does_not_depend_on_its_beginning(pelts):
     whole = pelts.predict({"times": np.arange(1900.0, 1921.0)}, key=1)
     end = pelts.predict({"times": np.arange(1915.0, 1921.0)}, key=1)

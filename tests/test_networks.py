@@ -50,7 +50,12 @@ SIZES = {
 }
 
 
-@pytest.mark.parametrize("case", SIZES)
+OFTEN = ("default", "by shape", "equinox MLP")
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=() if case in OFTEN else pytest.mark.slow) for case in SIZES]
+)
 def test_the_prior_sd_of_an_output_at_a_typical_input_is_the_scale(case):
     net, settings = SIZES[case]
     size = getattr(net, "in_size", 2)

@@ -15,6 +15,7 @@ import bayeshybrid as bh
 from bayeshybrid.faults import ModelError
 from bayeshybrid.forecast import Forecast, Part, Quantity
 from bayeshybrid.plots import density, moved
+from tests.posteriors import from_draws
 from tests.problems import PROBLEMS
 
 LABELS = ("hare", "lynx")
@@ -35,7 +36,9 @@ def growth(times, counts=None):
 
 @pytest.fixture(scope="module")
 def posterior():
-    return bh.infer(growth, {"times": TIMES, "counts": DATA}, bh.NUTS(draws=60, warmup=60), key=0, starts=8)
+    generator = np.random.default_rng(0)
+    draws = np.array([0.12, -0.1, -2.5]) + np.array([0.03, 0.03, 0.3]) * generator.normal(size=(4, 60, 3))
+    return from_draws(growth, {"times": TIMES, "counts": DATA}, draws)
 
 
 @pytest.fixture(scope="module")

@@ -44,6 +44,7 @@ def near(share, expected, draws=DRAWS):
     return abs(share - expected) < 4 * np.sqrt(expected * (1 - expected) / draws)
 
 
+@pytest.mark.slow
 def test_shares_are_those_of_the_priors_and_unexpected_values_have_a_place():
     """One value is wrong, a limit lies below all that is expected and one above, a subject was never measured."""
     y, left = DECAY_Y.copy(), np.zeros(DECAY_Y.shape, bool)

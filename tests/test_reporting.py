@@ -360,6 +360,7 @@ def test_measurements_that_were_not_forecast_are_refused_on_the_page(fitted, tmp
     ) or "the measurements stand at t 11.5" in page.text(10)
 
 
+@pytest.mark.slow
 def test_a_network_is_told_from_the_equation(tmp_path):
     generator = np.random.default_rng(1)
     size = bh.Target(hybrid, {"t": TIMES, "y": 0.7 * TIMES}).layout.size

@@ -79,6 +79,7 @@ def one_by_one(values, inputs):
     )
 
 
+@pytest.mark.slow
 def test_units_equal_single_solves(inputs):
     """Each unit with its own start, times, t0 and rate is what a solve of its own would be."""
     target = bh.Target(units, {**inputs, "y": np.full((UNITS, 3), 1.5)})
@@ -104,6 +105,7 @@ def test_units_under_infer_and_predict(fitted, inputs):
     assert np.allclose(forecast.latent["common"].draws[:, 0], np.exp(-fitted["inflow"]), atol=1e-3)
 
 
+@pytest.mark.slow
 def test_numpyros_own_sampler_and_predictive(key):
     def model(times, y=None):
         k = numpyro.sample("k", dist.LogNormal(-1.0, 1.0))
@@ -425,6 +427,7 @@ def test_the_gate_names_the_input_at_fault(change, message, key):
         scout(target, key, 10)
 
 
+@pytest.mark.slow
 def test_an_undeclared_jump_reaches_the_remarks(key):
     def model(times, y=None):
         k = numpyro.sample("k", dist.LogNormal(-1.0, 1.0))

@@ -390,6 +390,7 @@ def decay(times, y=None):
     bh.observe("y", dist.Normal(path.ys, 0.01), obs=y)
 
 
+@pytest.mark.slow
 def test_the_error_of_the_solver_stands_beside_the_sum():
     draws = 0.002 * np.random.default_rng(18).normal(size=(200, 1))
     times = np.array([0.5, 5.0])

@@ -46,10 +46,16 @@ def solved():
     given["dose"]["amounts"] = np.where(
         np.arange(2 * COUNT)[:, None] < COUNT, given["dose"]["amounts"], halves
     )
-    with jax.enable_x64(True), numpyro.handlers.trace() as trace, numpyro.handlers.seed(rng_seed=0):
-        model.equation(**given)
-    kinetics = {name: np.asarray(trace[name]["value"]) for name in ("absorption", "clearance", "volume")}
-    return kinetics, np.asarray(trace["conc"]["fn"].mean)
+
+    @jax.jit
+    def drawn():
+        with numpyro.handlers.trace() as trace, numpyro.handlers.seed(rng_seed=0):
+            model.equation(**given)
+        kinetics = {name: trace[name]["value"] for name in ("absorption", "clearance", "volume")}
+        return kinetics, trace["conc"]["fn"].mean
+
+    with jax.enable_x64(True):
+        return jax.tree.map(np.asarray, drawn())
 
 
 def by_hand(hours, amounts, absorption, clearance, volume):

@@ -278,6 +278,7 @@ def test_a_run_that_misses_a_basin_with_mass_fails():
     assert named(posterior)["R-hat"].state == "pass"  # which alone would not have noticed
 
 
+@pytest.mark.slow
 def test_a_funnel_fails(fit):
     posterior = fit("funnel")
     assert posterior.verdict.state == "fail"

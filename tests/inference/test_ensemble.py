@@ -67,6 +67,7 @@ def regression(x, y=None):
     numpyro.sample("y", dist.Normal(x @ w, noise), obs=y)
 
 
+@pytest.mark.slow
 def test_members_know_the_size_of_the_noise():
     """Under flat priors log s^2 is that of a scaled inverse chi-square, whatever the coefficients take away."""
     posterior = bh.infer(
@@ -111,6 +112,7 @@ def test_no_ensemble_passes_for_a_posterior(many):
     assert all(np.isnan(row.ess) and np.isnan(row.rhat) for row in many.summary())
 
 
+@pytest.mark.slow
 def test_every_member_ends_where_it_solves():
     """A tenth of the prior cannot be solved: steps into it are counted by reason, and nobody stays there."""
     posterior = bh.infer(

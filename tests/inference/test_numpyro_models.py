@@ -89,6 +89,7 @@ def test_eight_schools_predict_a_new_measurement_and_a_new_school(schools):
     assert np.all(np.abs(unseen.aleatoric["y"] / expected - 1) < 0.35)
 
 
+@pytest.mark.slow
 def test_a_centred_hierarchy_does_not_pass_in_silence():
     """It has a funnel. And its data are required, which the error says when there should be none."""
     posterior = run(eight_schools_centred, SCHOOLS)
@@ -100,6 +101,7 @@ def test_a_centred_hierarchy_does_not_pass_in_silence():
         posterior.predict(key=1)
 
 
+@pytest.mark.slow
 def test_logistic_regression():
     x = np.array([-2.0, -1.5, -1.0, -0.5, 0.0, 0.3, 0.8, 1.2, 1.7, 2.5])
     y = np.array([0, 0, 1, 0, 0, 1, 0, 1, 1, 1])
@@ -123,6 +125,7 @@ def test_logistic_regression():
     assert set(np.unique(forecast.observed["y"].draws)) == {0, 1}
 
 
+@pytest.mark.slow
 def test_factor_and_scale():
     """Two thirds of the weight on the data, and a factor that pulls: still a Gaussian."""
     y = np.array([1.0, 2.0, 4.0])
@@ -143,6 +146,7 @@ def test_factor_and_scale():
     assert forecast.observed["y"].draws.shape == (2000, 3)
 
 
+@pytest.mark.slow
 def test_subsampling_uses_all_rows():
     y = np.linspace(-1, 2, 20)
 

@@ -338,6 +338,7 @@ def test_a_flow_follows_a_curve():
     assert np.all((reached > evidence - 0.1) & (reached < evidence + 0.02))
 
 
+@pytest.mark.slow
 def test_a_guide_of_low_rank_finds_the_direction():
     """Two anticorrelated unknowns need one direction; mean field loses what the correlation is worth."""
     target = bh.Target(summed, {"total": np.array(1.0)})

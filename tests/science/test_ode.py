@@ -66,6 +66,7 @@ def test_time_derivative_at_the_start_is_the_field():
     np.testing.assert_allclose(slope, [[-1.0]])
 
 
+@pytest.mark.slow
 def test_implicit_solver_has_gradients_both_ways():
     def last(f, sensitivities):
         y0 = jnp.array([1.0, 0.0])
@@ -87,6 +88,7 @@ def test_implicit_solver_has_gradients_both_ways():
         np.testing.assert_allclose(gradient, -2.5 * np.sin(5.0), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_forward_rule_serves_jvp_and_second_derivatives():
     def last(rate):
         return ode.solve(decay, 2.0, np.array([1.5]), 0.0, rate, **TIGHT).ys[0]
@@ -237,6 +239,7 @@ class Rate(eqx.Module):
         return self.net(y) ** self.power * self.kind
 
 
+@pytest.mark.slow
 def test_equinox_module_with_functions_and_integers_as_argument_or_closure(key):
     net = eqx.nn.MLP(2, 2, width_size=3, depth=1, activation=jnp.tanh, key=key)
     rate = Rate(net, 1, jnp.array(1))
