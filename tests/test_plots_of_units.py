@@ -226,6 +226,9 @@ def test_a_contrast_has_a_line_at_zero_and_the_part_through_a_network(target):
     assert not [label for label in areas(figure.axes[0]) if "network" in label]
     _, low, high = edges(areas(figure.axes[0])["difference, 90 %"])
     assert_allclose([low, high], observed["conc"].interval(0.9)[:, 0])
+    new = Contrast({}, observed, replace(effect.changed, drawn_anew=("rate_offset",)), forecast, rows)
+    new.__dict__["through_networks"] = {}
+    assert bh.plots.contrast(new).axes[0].get_title().startswith("new subject ")
     effect.__dict__["through_networks"] = {
         "conc": replace(observed["conc"], draws=0.5 * observed["conc"].draws)
     }

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from bayeshybrid.faults import ModelError
 from bayeshybrid.plots.beyond import extrapolated, extrapolation_words
 from bayeshybrid.plots.multiples import finish_units, name_components, unit_figure
-from bayeshybrid.plots.panels import Panels, draw_outside, fill_band, finish, panel_figure, quantity_panels
+from bayeshybrid.plots.panels import Panels, draw_outside, fill_band, finish, panel_figure, panels_beside
 from bayeshybrid.plots.style import COMPONENTS, INK, MIDDLE, STATE_STYLES, wide
 from bayeshybrid.plots.units import UnitPanels
 
@@ -61,7 +61,7 @@ def contrast(contrast: Contrast, *, name: str | None = None, along: str | None =
     """
     quantity = _chosen(contrast, name)
     forecast = contrast.changed
-    panels = quantity_panels(quantity, forecast.inputs, along, (forecast.labels, forecast.target.labels))
+    panels = panels_beside(quantity, forecast, along)
     parts = _Parts(quantity, contrast.through_networks.get(quantity.name))
     outside = extrapolated(panels, forecast.extrapolation)
     what = ", ".join(forecast.changed) or "the inputs"

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 FEW_UNITS = 4  # so many stand in one row, with a second row below
 WIDTH, HEIGHT = 2.35, 1.9
+NARROWEST = 4.6  # for a title above one panel
 FAR = 0.6  # a component's name stands where its line is at least this share of its furthest from the others
 NEUTRAL = {"facecolor": "#EFEFEF", "edgecolor": "#777777"}
 USED, HELD_OUT = "data, used in the fit", "data, held out"
@@ -57,7 +58,7 @@ def unit_figure(
     else:
         columns = _columns(count)
         lines = -(-count // columns)
-        size = (0.8 + WIDTH * columns, 1.3 + HEIGHT * lines)
+        size = (max(NARROWEST, 0.8 + WIDTH * columns), 1.3 + HEIGHT * lines)
         figure = Figure(figsize=size, layout="constrained")
         grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
         found = {unit: [grid.flat[place]] for place, unit in enumerate(units)}

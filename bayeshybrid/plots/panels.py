@@ -220,11 +220,15 @@ def _horizontal(inputs, shape, along):
 
 def forecast_panels(forecast: Forecast, site: str | None, along: str | None) -> Panels | UnitPanels:
     """The panels of one observed site of a forecast: small ones where its leading axis counts units."""
-    observed = forecast.observed[chosen_site(forecast.observed, site)]
-    own = [one.name for one in forecast.target.layout.latent if one.tag.across == observed.across]
-    anew = observed.across is not None and bool(own) and set(own) <= set(forecast.drawn_anew)
+    return panels_beside(forecast.observed[chosen_site(forecast.observed, site)], forecast, along)
+
+
+def panels_beside(quantity: Quantity, forecast: Forecast, along: str | None) -> Panels | UnitPanels:
+    """The panels of a quantity that has the places and the units of a forecast, such as a difference of two."""
+    own = [one.name for one in forecast.target.layout.latent if one.tag.across == quantity.across]
+    anew = quantity.across is not None and bool(own) and set(own) <= set(forecast.drawn_anew)
     known = (forecast.labels, forecast.target.labels)
-    return quantity_panels(observed, forecast.inputs, along, known, anew=anew)
+    return quantity_panels(quantity, forecast.inputs, along, known, anew=anew)
 
 
 def quantity_panels(

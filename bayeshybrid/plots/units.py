@@ -32,9 +32,10 @@ class UnitPanels:
         kept = [np.isfinite(x) for x, _ in found]
         self._x = [x[good] for (x, _), good in zip(found, kept, strict=True)]
         self._order = [at[good] for (_, at), good in zip(found, kept, strict=True)]
-        told = list(names) if len(names) == self.units else [str(i) for i in range(self.units)]
+        numbers = [""] if site.anew and self.units == 1 else [str(i) for i in range(self.units)]
+        told = list(names) if len(names) == self.units else numbers
         self.unit_names = told
-        self.unit_titles = [f"{'new ' * site.anew}{site.across} {name}" for name in told]
+        self.unit_titles = [f"{'new ' * site.anew}{site.across} {name}".rstrip() for name in told]
         even = np.linspace(0, self.units - 1, min(self.units, MOST_UNITS)).round().astype(int)
         self.shown: list[int] = [int(unit) for unit in even]
 

@@ -15,6 +15,7 @@ RECORD = Path(__file__).with_name("data.csv")
 COMPARTMENTS = ("gut", "blood")
 LAST_DIGIT = 0.01  # mg/L
 TOLERANCE = 1e-5
+ENOUGH = 400  # steps; a course from the record takes 60, and a wild network shall not hold up all others
 
 
 def read_record(path: Path = RECORD) -> bh.Measurements:
@@ -81,10 +82,11 @@ def hybrid(hours, dose, conc=None):
         return oral(t, amounts, (absorption * jnp.exp(change((t - last(t))[None])[0]), cleared))
 
     args = (k.absorption, k.clearance / k.volume, change)
-    _observe(_solve(field, hours, dose, args, (0, 0, None), last), k.volume, conc)
+    path = _solve(field, hours, dose, args, (0, 0, None), last, max_steps=ENOUGH)
+    _observe(path, k.volume, conc)
 
 
-def _solve(field, hours, dose, args, in_axes, *more):
+def _solve(field, hours, dose, args, in_axes, *more, max_steps=4096):
     return bh.solve_ode(
         "amounts",
         field,
@@ -99,6 +101,7 @@ def _solve(field, hours, dose, args, in_axes, *more):
         unit="mg/kg",
         rtol=TOLERANCE,
         atol=TOLERANCE,
+        max_steps=max_steps,
     )
 
 
