@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import shutil
@@ -21,6 +22,10 @@ import numpy as np
 import pytest
 
 matplotlib.use("Agg")
+
+# Tracing makes millions of small objects that live on: looking through them again and again is a twentieth of the time.
+gc.freeze()
+gc.set_threshold(200_000, 20, 50)
 
 # Programs that are the same in several tests are compiled once in a run, whichever process meets them first.
 _programs = Path(tempfile.gettempdir(), f"programs-{os.environ.get('PYTEST_XDIST_TESTRUNUID', os.getpid())}")

@@ -92,6 +92,7 @@ def simplex(y=None):
     return numpyro.sample("y", dist.Normal(shares[0], 0.1), obs=y)
 
 
+@pytest.mark.slow
 def test_a_prior_without_a_distribution_function_is_known_by_its_draws(key):
     target = bh.Target(simplex, {"y": np.array(0.2)})
     drawn, _ = prior_draws(target, key, 2000)

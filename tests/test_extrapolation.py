@@ -44,5 +44,6 @@ def test_fewer_places_than_in_the_fit_are_no_trouble(posterior):
     assert ahead.extrapolation["f"].outside == 1.0
 
 
+@pytest.mark.slow
 def test_draws_of_the_prior_were_never_fitted():
     assert bh.simulate(line, {"x": np.zeros(2)}, key=0, draws=5).extrapolation == {}

@@ -91,6 +91,7 @@ def test_named_in_new_it_is_drawn_anew(walked):
     assert abs(steps.mean()) < 4 * steps.std() / np.sqrt(steps.size)
 
 
+@pytest.mark.slow
 def test_the_steps_of_a_scan_are_carried():
     from numpyro.contrib.control_flow import scan
 
@@ -256,6 +257,7 @@ def test_draws_without_a_finite_observation_are_dropped_and_counted():
     assert "an observation is NaN or infinite although the model was solved" in forecast.remarks[0]
 
 
+@pytest.mark.slow
 def test_simulate_counts_its_failures():
     forecast = bh.simulate(growth, {"times": np.array([2.0])}, key=0, draws=200)
     assert abs(forecast.failed_share - 0.5) < 4 * np.sqrt(0.25 / 200)

@@ -258,6 +258,7 @@ def pooled(x, y=None):
     bh.observe("y", dist.Normal(jnp.sum(rate, axis=1)[:, None] * x[None], NOISE), obs=y)
 
 
+@pytest.mark.slow
 def test_pooled_parameters_with_labels_have_findings():
     data = {"x": X, "y": np.ones((4, 14))}
     size = bh.Target(pooled, data).layout.size

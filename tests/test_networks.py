@@ -50,7 +50,7 @@ SIZES = {
 }
 
 
-OFTEN = ("default", "by shape", "equinox MLP")
+OFTEN = ("default", "equinox MLP")
 
 
 @pytest.mark.parametrize(
@@ -109,6 +109,7 @@ def test_axes_in_front_are_kept_and_agree_with_vmap(net):
     assert jax.grad(lambda x: f(x).sum())(x[0, 0]).shape == (2,)
 
 
+@pytest.mark.slow
 def test_equinox_scalars_are_one_input_and_one_output():
     net = eqx.nn.MLP("scalar", "scalar", 4, 1, key=jax.random.key(0))
     assert built(net)(jnp.ones((7, 1))).shape == (7, 1)

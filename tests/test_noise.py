@@ -323,6 +323,7 @@ DISHES = {
 }
 
 
+@pytest.mark.slow
 def test_summaries_stand_in_a_plate_with_cells_that_are_missing_or_were_rounded_to_zero():
     target = bh.Target(assay, DISHES)
     sd = np.exp(0.1)

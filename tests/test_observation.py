@@ -156,6 +156,7 @@ def test_plates_masks_scales_and_subsamples_leave_the_sum_right():
     np.testing.assert_allclose(total, 2.0 * log_prob.sum())
 
 
+@pytest.mark.slow
 @pytest.mark.rank_promotion_allowed("numpyro's ExpandedDistribution hands its base a value of higher rank")
 def test_measured_passes_through_transformations_as_a_pytree():
     fn = Measured(
@@ -326,6 +327,7 @@ def test_marks_of_whole_events_count_for_each_of_their_cells():
     assert site["fn"].kinds(site["value"]).tolist() == [[0, 0], [1, 1], [0, 0]]
 
 
+@pytest.mark.slow
 def test_an_interval_may_begin_where_the_support_does():
     """Between nothing and the limit is what below the limit means for a quantity that is positive."""
 

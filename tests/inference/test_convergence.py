@@ -307,6 +307,7 @@ def test_unseen_a_mode_that_no_search_reached(monkeypatch):
     assert {check.state for check in posterior.verdict.checks} == {"pass"}
 
 
+@pytest.mark.slow
 def test_unseen_a_mode_that_predicts_the_same(monkeypatch):
     """As one basin it has one mass, and nothing tells that chains in one half have missed the other."""
     monkeypatch.setattr(verbs, "at_initial_values", lambda target, starts: np.abs(starts))

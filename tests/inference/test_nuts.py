@@ -85,6 +85,7 @@ def test_a_posterior_much_longer_than_wide_is_whitened(fit):
     assert posterior.verdict["scientific parameters"] == "pass with remarks"  # of the single value alone
 
 
+@pytest.mark.slow
 def test_numbers_in_the_ten_thousands_need_no_unit(fit):
     posterior = fit("wide")
     agree(posterior.samples["x"], WIDE_MEAN, WIDE_SD)

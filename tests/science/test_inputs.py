@@ -333,7 +333,12 @@ def driven(t, y, args):
 
 
 @pytest.mark.parametrize(
-    "field", [driven, jax.jit(driven), eqx.filter_jit(driven)], ids=["part", "jax", "equinox"]
+    "field",
+    [
+        pytest.param(driven, id="part"),
+        pytest.param(jax.jit(driven), id="jax", marks=pytest.mark.slow),
+        pytest.param(eqx.filter_jit(driven), id="equinox", marks=pytest.mark.slow),
+    ],
 )
 def test_a_field_may_be_compiled_already(field):
     """Constant rain at either rate: y = rain / rate * (1 - exp(-rate t)), in one trace and in the next."""

@@ -264,6 +264,7 @@ def test_equinox_module_with_functions_and_integers_as_argument_or_closure(key):
     np.testing.assert_allclose(one.net.layers[0].bias[0], finite_difference, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_closed_over_scalar_is_differentiated_by_vmapped_lane():
     def last(rate, y0):
         return ode.solve(lambda t, y, args: -rate * y, y0, np.array([1.0]), 0.0, **TIGHT).ys[0]
@@ -273,6 +274,7 @@ def test_closed_over_scalar_is_differentiated_by_vmapped_lane():
     np.testing.assert_allclose(gradients, -3.0 * np.exp(-rates), rtol=1e-7)
 
 
+@pytest.mark.slow
 def test_single_precision_follows_its_inputs():
     with jax.enable_x64(False):
         solution = ode.solve(
