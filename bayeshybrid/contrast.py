@@ -273,7 +273,8 @@ def _held(found) -> Mapping[str, np.ndarray]:
 def _arguments(forecast):
     left_out = forecast.target.layout.observation_arguments
     bare = {name: value for name, value in forecast.inputs.items() if name not in left_out}
-    arrays, fixed, _ = split_arguments(forecast.target.model, check_arguments(forecast.target.model, bare))
+    target = forecast.target
+    arrays, fixed, _ = split_arguments(target.model, check_arguments(target.model, bare), dict(target.fixed))
     return arrays, tuple(sorted(fixed.items()))
 
 

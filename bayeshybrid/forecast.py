@@ -314,7 +314,7 @@ def _inputs(target, inputs):
             "the argument that carries the observation the default None, as in `def model(x, y=None)`"
         )
     checked = check_arguments(target.model, _bare(target, inputs))
-    arrays, fixed, _ = split_arguments(target.model, checked)
+    arrays, fixed, _ = split_arguments(target.model, checked, dict(target.fixed))
     return arrays, fixed, checked
 
 

@@ -6,7 +6,7 @@ Found once, by tracing the model without doing any arithmetic.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -161,21 +161,23 @@ def trace(model: Callable[..., Any], arguments: Mapping[str, Any]) -> Run:
 
 
 def split_arguments(
-    model: Callable[..., Any], data: Mapping[str, Any]
+    model: Callable[..., Any], data: Mapping[str, Any], known: Container[str] | None = None
 ) -> tuple[dict[str, Any], dict[str, Fixed], tuple[str, ...]]:
     """Which arguments can be traced, and which must be compiled in.
+
+    `known`: where the model was read before, what was compiled in then; its solvers are not traced once more.
 
     **Returns:** arrays that one compiled program serves for every value, arguments that are fixed in it, and
     notes for those arrays that the model needs as concrete values.
 
     **Raises:** `ModelError` where the model branches on a traced value.
     """
-    fixed = {name: Fixed(value) for name, value in data.items() if not _traceable(value)}
-    arrays = {name: value for name, value in data.items() if _traceable(value)}
+    fixed = {n: Fixed(v) for n, v in data.items() if not _traceable(v) or n in (known or ())}
+    arrays = {name: value for name, value in data.items() if name not in fixed}
 
     def attempt(traced):
         rest = {name: value for name, value in data.items() if name not in traced}
-        abstract(lambda some: bool(trace(model, {**some, **rest})), traced, solves=True)
+        abstract(lambda some: bool(trace(model, {**some, **rest})), traced, solves=known is None)
 
     try:
         attempt(arrays)

@@ -87,8 +87,8 @@ def draw_prior(target: Target, key: Any, count: int) -> tuple[np.ndarray, bool]:
     assert points.shape == (5, 1) and proper
     ```
     """
-    points, proper = _draw(target, jax.random.split(key, count))
-    return np.asarray(points), bool(np.all(proper))
+    points, proper = in_batches(partial(_draw, target), jax.random.split(key, count))
+    return points, bool(np.all(proper))
 
 
 def in_batches(program: Callable[[Any], Any], rows: Any) -> Any:
@@ -113,7 +113,7 @@ def _likelihoods(target, points):
     return jax.vmap(target.log_likelihood)(points)
 
 
-@jax.jit
+@partial(jax.jit, compiler_options=configuration.compile_options())
 def _draw(target, keys):
     return jax.vmap(target.draw_prior)(keys)
 

@@ -230,7 +230,7 @@ def _solver(forecast, name, arguments, scale, split):
     target = forecast.target
     if not target.layout.solves:
         return np.zeros(len(split.total))
-    arrays, fixed, _ = split_arguments(target.model, arguments)
+    arrays, fixed, _ = split_arguments(target.model, arguments, dict(target.fixed))
     draws, replicates = forecast.conditional[name][0].shape[:2]
     unknowns = (*forecast.carried, *forecast.continued, *forecast.drawn_anew)
     chosen = np.linspace(0, draws - 1, min(SOLVER_DRAWS, draws)).round().astype(int) * replicates

@@ -24,7 +24,7 @@ from bayeshybrid.inference.search import STARTS, at_initial_values, find_basins
 from bayeshybrid.keys import as_key
 from bayeshybrid.posterior import Posterior
 from bayeshybrid.progress import Progress, Silent
-from bayeshybrid.survey import ask
+from bayeshybrid.survey import ask, draw_prior
 from bayeshybrid.target import Target
 
 __all__ = ["infer", "simulate"]
@@ -156,7 +156,7 @@ def simulate(
 
 
 def _refuse_improper(target, key):
-    if not bool(target.draw_prior(key)[1]):
+    if not draw_prior(target, key, 1)[1]:
         raise ModelError(
             "a prior of this model is improper and cannot be drawn from: give it a proper one to simulate"
         )
