@@ -67,7 +67,9 @@ def asked_of_networks(forecast: Forecast, most: int = EVERYTHING) -> dict[str, n
         return {}
     left_out = target.layout.observation_arguments
     inputs = {name: value for name, value in forecast.inputs.items() if name not in left_out}
-    arrays, fixed, _ = split_arguments(target.model, check_arguments(target.model, inputs), dict(target.fixed))
+    arrays, fixed, _ = split_arguments(
+        target.model, check_arguments(target.model, inputs), dict(target.fixed)
+    )
     unknowns = (*forecast.carried, *forecast.continued, *forecast.drawn_anew)
     total = len(forecast.kept)
     rows = np.linspace(0, total - 1, min(REGION_DRAWS, total)).astype(int) * forecast.replicates

@@ -19,6 +19,7 @@ from numpyro.distributions.distribution import ExpandedDistribution, Independent
 
 from bayeshybrid import configuration
 from bayeshybrid.moments import conditional_moments
+from bayeshybrid.science import ode
 from bayeshybrid.target import Target, log_prob
 
 BATCH = 64
@@ -46,8 +47,8 @@ def ask(target: Target, points: np.ndarray, wanted: Sequence[str]) -> dict[str, 
 
     - `wanted`: among `values` (unknowns and derived quantities), `log_likelihood`, `pointwise` (by observed
       site), `mean` and `variance` (conditional, by observed site), `scores` (unknowns on their prior's normal
-      scores), `priors` (parameters of each unknown's prior), `prior_slope` (gradient of the log prior), and
-      whatever `Target.explain` tells.
+      scores), `priors` (parameters of each unknown's prior), `prior_slope` (gradient of the log prior,
+      solutions held), and whatever `Target.explain` tells.
 
     ```python
     from bayeshybrid.survey import ask
@@ -113,7 +114,7 @@ def _likelihoods(target, points):
     return jax.vmap(target.log_likelihood)(points)
 
 
-@partial(jax.jit, compiler_options=configuration.compile_options())
+@partial(jax.jit, compiler_options=configuration.compile_options(brief=True))
 def _draw(target, keys):
     return jax.vmap(target.draw_prior)(keys)
 
@@ -138,9 +139,14 @@ def _tell(target, q):
         "variance": {name: expected[name].variance for name in observed},
         "scores": {name: normal_scores(site["fn"], site["value"]) for name, site in latent.items()},
         "priors": {name: jax.tree.leaves(site["fn"]) for name, site in latent.items()},
-        "prior_slope": jax.grad(target.log_prior)(q),
+        "prior_slope": _prior_slope(target, q),
         **target.explanation(found),
     }
+
+
+def _prior_slope(target, q):
+    with ode.constant():
+        return jax.grad(target.log_prior)(q)
 
 
 def normal_scores(distribution: dist.Distribution, value: Any) -> Any:

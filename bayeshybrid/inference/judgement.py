@@ -64,13 +64,18 @@ def _solver_checks(target, run, result):
     fine = target.refined()
     flat = result.draws.reshape(-1, result.draws.shape[-1])
     some = flat[np.linspace(0, len(flat) - 1, min(RESOLVED_DRAWS, len(flat))).astype(int)]
-    yield tolerance_check(likelihoods(fine, some) - likelihoods(target, some))
+    yield tolerance_check(likelihoods(fine, some) - _likelihoods(target, some))
     if len(run.failed_at):
         asked = run.failed_at[np.linspace(0, len(run.failed_at) - 1, min(64, len(run.failed_at))).astype(int)]
-        unsolved = ~np.isfinite(likelihoods(target, asked))  # elsewhere only the gradient failed
+        unsolved = ~np.isfinite(_likelihoods(target, asked))  # elsewhere only the gradient failed
         solved = float(np.mean(unsolved & np.isfinite(likelihoods(fine, asked))))
         proposals = sum(np.size(chunk.statistics["failed"]) for chunk in run.chunks)
         yield resolvable_check(solved * len(run.failed_at) / proposals)
+
+
+def _likelihoods(target, points):
+    """By the program that all else about this target is asked by, which is compiled already."""
+    return ask(target, points, ["log_likelihood"])["log_likelihood"]
 
 
 def _failed(run, result):
