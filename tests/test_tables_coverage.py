@@ -56,6 +56,6 @@ def test_ninety_percent_bands_hold_ninety_of_a_hundred_truths():
         posterior = bh.infer(growth, data, METHOD, key=i)
         for name in QUANTITIES:
             low, high = np.quantile(posterior[name], [0.05, 0.95])
-            inside[name] += low < truth[name] < high
+            inside[name] += int(low < truth[name] < high)
     print(f"inside the central 90 % of {SETS}: {inside}")
     assert 82 <= inside["rate"] <= 97

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from types import MethodType
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import diffrax
 import equinox as eqx
@@ -105,8 +105,8 @@ def uncompiled(field: Field) -> Field:
     assert ode.uncompiled(jax.jit(abs)) is abs and ode.uncompiled(abs) is abs
     ```
     """
-    bound = isinstance(field, MethodType)
-    return field.__wrapped__ if isinstance(field, jax.stages.Wrapped) and not bound else field
+    compiled = isinstance(field, jax.stages.Wrapped) and not isinstance(field, MethodType)
+    return cast(Any, field).__wrapped__ if compiled else field
 
 
 def _whole(value: Any) -> Any:
