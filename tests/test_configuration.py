@@ -196,5 +196,8 @@ def test_values_that_cannot_be(wrong):
 
 def test_kernels_without_fusion_emitters_compile():
     options = configuration.compile_options()
+    brief = configuration.compile_options(brief=True)
     assert options == {"xla_cpu_use_fusion_emitters": False}
-    assert jax.jit(lambda x: x + 1, compiler_options=options)(1.0) == 2.0
+    assert brief == {**options, "xla_backend_optimization_level": 1}
+    for each in (options, brief):
+        assert jax.jit(lambda x: x + 1, compiler_options=each)(1.0) == 2.0
