@@ -72,15 +72,16 @@ def oral(time, dose, conc=None):
 
 
 def test_ragged_subjects_with_doses_and_a_limit():
-    """The truth is recovered, though 500 draws do not satisfy the verdict.
+    """Each subject's rate is told so well by its own data that offsets and spread trade off.
 
-    Each subject's rate is told so well by its own data that offsets and spread trade off: 1.4 % of the transitions
-    diverge at the default acceptance, and the spread has an effective sample size of 93.
+    At the default acceptance 1.4 % of the transitions diverge, and of 2,000 draws 93 are effective for the spread. With
+    smaller steps one in 6,000 diverges, and the verdict passes.
     """
     data = bh.measurements(
         TABLES / "ragged.csv", individual="subject", time="time", value="conc", dose="dose"
     )
-    posterior = bh.infer(oral, data, METHOD, key=0)
+    posterior = bh.infer(oral, data, bh.NUTS(draws=1500, target_acceptance=0.95), key=0)
+    assert posterior.verdict["scientific parameters"] in ("pass", "pass with remarks")
     named = {"clearance": "rate_population", "spread": "rate_spread"}
     named |= {name: name for name in ("absorption", "volume", "noise")}
     assert_recovered(posterior, planted("ragged.csv"), named)
