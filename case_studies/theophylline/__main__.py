@@ -46,7 +46,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--key", type=int, default=0, help="seed of everything random (0)")
     add("--draws", type=int, default=500, help="draws kept of each of four chains (500)")
     add("--warmup", type=int, default=500, help="transitions before those (500)")
-    add("--members", type=int, default=32, help="members of an ensemble (32)")
+    add("--members", type=int, default=8, help="members of an ensemble (8)")
     add("--steps", type=int, default=1000, help="steps of training of each member (1000)")
     add("--output", type=Path, default=Path("theophylline_output"), help="folder to write to")
     return parser.parse_args(arguments)
