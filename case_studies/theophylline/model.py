@@ -15,7 +15,7 @@ RECORD = Path(__file__).with_name("data.csv")
 COMPARTMENTS = ("gut", "blood")
 LAST_DIGIT = 0.01  # mg/L
 TOLERANCE = 1e-5
-ENOUGH = 400  # steps; 27 are made at an absorption of 1.5 /h and 276 at 30 /h, and no wild course shall hold up the rest
+ENOUGH = 400  # steps: 27 are made at an absorption of 1.5 /h and 276 at 30 /h; no wild course shall hold up the rest
 
 
 def read_record(path: Path = RECORD) -> bh.Measurements:
