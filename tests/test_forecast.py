@@ -225,6 +225,7 @@ def growth(times, y=None):
     bh.observe("y", dist.Normal(path.ys, 0.1), obs=y)
 
 
+@pytest.mark.slow
 def test_draws_that_fail_are_dropped_and_counted():
     k = np.linspace(0.1, 0.6, 20)
     found = posterior(growth, {"times": np.array([0.5]), "y": np.ones(1)}, {"k": k})

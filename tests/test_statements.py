@@ -295,7 +295,7 @@ def hybrid(times, many=False, y=None):
     bh.observe("y", dist.Normal(path.ys, 1.0), obs=y)
 
 
-@pytest.mark.parametrize("many", [False, True])
+@pytest.mark.parametrize("many", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_what_a_network_was_asked_is_noted(many):
     shape = (2, 2, 2) if many else (2, 2)
     target = bh.Target(hybrid, {"times": np.array([1.0, 0.0]), "many": many, "y": np.ones(shape)})
