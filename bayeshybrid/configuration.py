@@ -133,7 +133,7 @@ def compile_options(*, brief: bool = False) -> dict[str, Any] | None:
     lanes, gradients came 1.9 (forward) and 3 (reverse) times as fast.
 
     `brief`: for a program that runs a few times only, such as a forecast. It is optimised less: that of an SIR
-    model with overdispersed counts compiled in 4.7 s instead of 8.4 s.
+    model with overdispersed counts compiled in 5.0 s instead of 8.4 s.
 
     ```python
     from bayeshybrid import configuration

@@ -17,7 +17,7 @@ from jax.scipy.special import polygamma
 from jaxtyping import Array, Float
 
 from bayeshybrid.autocorrelation import Autocorrelated
-from bayeshybrid.moments import conditional_moments
+from bayeshybrid.moments import LACKING, conditional_moments
 from bayeshybrid.noise_kinds import Counts, NormalOrExact, OverdispersedCounts
 from bayeshybrid.summaries import SummaryCell
 
@@ -31,7 +31,6 @@ LOST_PROBABILITY = 0.01
 # Above this size the covariance of a multivariate normal has too many entries: its mean alone is counted
 LARGEST_COVARIANCE = 16
 
-LACKING = (NotImplementedError, AttributeError, ValueError, ImportError)
 # Their support or their parts depend on the parameters in a way that the score does not know
 IRREGULAR = (dist.Uniform, dist.MixtureSameFamily, dist.MixtureGeneral, dist.IntervalCensoredDistribution)
 

@@ -273,7 +273,7 @@ def abstract(function: Callable[..., Any], *arguments: Any, solves: bool = False
     """What `function` records about a model, found by tracing alone: no arithmetic is done.
 
     `function` returns a static description; the arrays that it met on the way are dropped. Solvers are traced
-    only where `solves` asks for it: tracing one is ten times the work of all the rest, and shapes do not need it.
+    only where `solves` asks for it: tracing them is most of the work, and shapes do not need it.
 
     ```python
     from bayeshybrid.tracing import abstract
