@@ -19,6 +19,7 @@ from bayeshybrid.faults import DataError, ModelError, StartError  # noqa: E402
 from bayeshybrid.forecast import Forecast  # noqa: E402
 from bayeshybrid.inference.ensemble import DeepEnsemble  # noqa: E402
 from bayeshybrid.inference.nuts import NUTS  # noqa: E402
+from bayeshybrid.inference.shared import SharedHMC  # noqa: E402
 from bayeshybrid.inference.svi import SVI  # noqa: E402
 from bayeshybrid.inference.verbs import infer, simulate  # noqa: E402
 from bayeshybrid.networks import MLP, network  # noqa: E402
@@ -56,6 +57,7 @@ __all__ = [
     "ModelError",
     "Parameter",
     "Posterior",
+    "SharedHMC",
     "Silent",
     "StartError",
     "Target",

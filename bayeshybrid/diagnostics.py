@@ -11,6 +11,9 @@ from typing import Any
 
 import numpy as np
 
+MANY_CHAINS = 16
+PER_GROUP = 4
+
 __all__ = ["effective_sample_size", "mean_error", "mean_size", "rhat"]
 
 
@@ -37,7 +40,11 @@ def effective_sample_size(draws: np.ndarray) -> float:
 
 
 def rhat(draws: np.ndarray) -> float:
-    """Rank-normalised split and folded R-hat of `(chain, draw)`; NaN for a constant quantity.
+    """R-hat of `(chain, draw)`; NaN for a constant quantity.
+
+    Up to 16 chains: rank-normalised, split and folded (Vehtari et al. 2021). More: the larger of nested R-hat of
+    ranks and of folded ranks (Margossian et al. 2024, "Nested R-hat", equation 4), where each four
+    successive chains are a group that shared its start; short chains need not agree one by one, groups must.
 
     ```python
     from bayeshybrid.diagnostics import rhat
@@ -49,7 +56,24 @@ def rhat(draws: np.ndarray) -> float:
 
     if not _varies(draws) or len(draws) < 2:
         return float("nan")
+    if len(draws) > MANY_CHAINS and len(draws) % PER_GROUP == 0:
+        return max(_nested(_normal_ranks(each)) for each in (draws, np.abs(draws - np.median(draws))))
     return _number(array_stats.rhat(draws, method="rank"))
+
+
+def _nested(draws):
+    """Nested R-hat of the chains in groups of four."""
+    means = draws.mean(axis=1).reshape(-1, PER_GROUP)
+    within = np.mean(np.var(draws, axis=1, ddof=1)) + np.mean(np.var(means, axis=1, ddof=1))
+    return float(np.sqrt(1 + np.var(means.mean(axis=1), ddof=1) / within))
+
+
+def _normal_ranks(draws):
+    """Each draw's rank among all as the normal quantile that belongs to it (Blom)."""
+    from scipy.special import ndtri
+    from scipy.stats import rankdata
+
+    return ndtri((rankdata(draws).reshape(draws.shape) - 0.375) / (draws.size + 0.25))
 
 
 def mean_error(draws: np.ndarray) -> float:

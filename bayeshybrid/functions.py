@@ -16,8 +16,9 @@ from bayeshybrid.target import Target
 
 REGION_POINTS = 64
 REGION_DRAWS = 16
+COMPONENTS = 3
 
-__all__ = ["network_outputs", "principal_components", "visited_points"]
+__all__ = ["leading_components", "network_outputs", "principal_components", "visited_points"]
 
 
 def visited_points(target: Target, points: np.ndarray, most: int = REGION_POINTS) -> dict[str, np.ndarray]:
@@ -113,3 +114,20 @@ def _visited(target, points):
 @partial(jax.jit, static_argnums=3)
 def _outputs(target, points, at, name):
     return jax.lax.map(lambda q: target.networks(q)[name](at), points, batch_size=128)
+
+
+def leading_components(target: Target, flat: np.ndarray) -> dict[str, np.ndarray]:
+    """Leading components of each network's output over points that the posterior visits, `(draw,)` each.
+
+    ```python
+    from bayeshybrid.functions import leading_components
+    model = lambda y=None: numpyro.sample("y", dist.Normal(numpyro.sample("x", dist.Normal()), 1.0), obs=y)
+    assert leading_components(bh.Target(model, {"y": np.array(0.3)}), np.zeros((4, 1))) == {}
+    ```
+    """
+    found = {}
+    for name, at in visited_points(target, flat).items():
+        components = principal_components(network_outputs(target, flat, name, at), most=COMPONENTS)
+        for i, component in enumerate(components.T):
+            found[f"{name} over {len(at)} visited points, component {i + 1}"] = component
+    return found

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from bayeshybrid.diagnostics import effective_sample_size, rhat
+from bayeshybrid.diagnostics import MANY_CHAINS, effective_sample_size, rhat
 from bayeshybrid.inference.method import Basin
 from bayeshybrid.science.ode import describe
 from bayeshybrid.verdict import FORECASTS, FUNCTIONS, PARAMETERS, Check, State
@@ -29,6 +29,7 @@ __all__ = [
     "failure_check",
     "resolvable_check",
     "saturation_check",
+    "shape_check",
     "tolerance_check",
 ]
 
@@ -117,18 +118,33 @@ def saturation_check(saturated: np.ndarray) -> Check:
 
 
 def energy_check(energy: np.ndarray, which: np.ndarray) -> Check:
-    """Bayesian fraction of missing information (Betancourt 2016) of each chain, at least 0.3."""
+    """Bayesian fraction of missing information (Betancourt 2016), at least 0.3.
+
+    Of each chain, or where there are many short ones of all chains of a basin: `which` says whose each is.
+    """
     if energy.shape[1] < FEWEST_DRAWS:
         return Check("energy fraction", "not assessable", place=f"{energy.shape[1]} draws")
     spread = np.var(energy, axis=1)
     jumps = np.mean(np.diff(energy, axis=1) ** 2, axis=1)
+    what = "chain"
+    if len(energy) > MANY_CHAINS:
+        what = "basin"
+        spread = np.array([np.var(energy[which == b]) for b in np.unique(which)])
+        jumps = np.array([np.mean(jumps[which == b]) for b in np.unique(which)])
     fraction = np.where(spread > 0, jumps / np.where(spread > 0, spread, 1.0), np.nan)
     chain = int(np.argmin(np.where(np.isnan(fraction), -np.inf, fraction)))
     state: State = "pass" if fraction[chain] >= LOWEST_ENERGY else "fail"
     remedy = "heavy tails or a funnel: reparametrise"
     return Check(
-        "energy fraction (E-BFMI)", state, float(fraction[chain]), LOWEST_ENERGY, f"chain {chain}", remedy
+        "energy fraction (E-BFMI)", state, float(fraction[chain]), LOWEST_ENERGY, f"{what} {chain}", remedy
     )
+
+
+def shape_check(hard: str) -> Check:
+    """What the warm-up saw of a shape that shared chains are not made for; nothing is a pass."""
+    if not hard:
+        return Check("shape", "pass", place="a linear map makes it round enough")
+    return Check("shape", "pass with remarks", place=hard, remedy="run bh.NUTS() beside it, or reparametrise")
 
 
 def failure_check(counts: Mapping[str, int], failed: int, transitions: int, near: Sequence[str]) -> Check:

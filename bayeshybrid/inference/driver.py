@@ -10,15 +10,17 @@ import numpy as np
 
 from bayeshybrid.inference.convergence import reasons_in_words
 from bayeshybrid.inference.method import Basin, Chunk, Method
+from bayeshybrid.inference.stopping import Precision
 from bayeshybrid.progress import Progress
 from bayeshybrid.survey import ask
 from bayeshybrid.target import Target
 
 SECONDS_PER_CHUNK = 1.0
+TARGET_ESS = 1000.0
 FIRST_LENGTH = 5
 MOST_EXPLAINED = 64
 
-__all__ = ["Run", "drive"]
+__all__ = ["TARGET_ESS", "Run", "drive"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Run:
 
     - `state`: the last state; `chunks`: everything drawn.
     - `failures`: failed transitions by reason in words, exact in number; `failed_at`: where, unconstrained.
-    - `ended`: `"finished"`, `"interrupted"` or `"out of time"`.
+    - `ended`: `"finished"`, `"interrupted"`, `"out of time"`, or `"hard"` where it was given up for its shape.
     - `seconds`: wall time, compiling included.
     """
 
@@ -46,13 +48,17 @@ def drive(
     key: Any,
     progress: Progress,
     time_limit: float | None = None,
+    target_ess: float = TARGET_ESS,
+    give_up: bool = False,
 ) -> Run:
     """Turn a method until it is finished, in chunks of about a second, so that Ctrl-C is heard.
 
     Interrupted or out of time (seconds), what was drawn so far is kept. How the work is cut into chunks
-    changes nothing about the draws.
+    changes nothing about the draws. A method that does not end by itself is stopped at an effective sample size of
+    `target_ess`; with `give_up` it is also left when it meets a shape that it is not made for.
     """
     began = time.monotonic()
+    precision = Precision(target, target_ess)
     chunks: list[Chunk] = []
     failures: dict[str, int] = {}
     failed_at: list[np.ndarray] = []
@@ -74,6 +80,11 @@ def drive(
             if len(chunks) > 1:  # the first turn compiles
                 length = max(1, int(length * min(4.0, SECONDS_PER_CHUNK / max(spent, 1e-3))))
             progress.update(method.progress(state)[0], _words(chunk))
+            if give_up and method.hardness(state):
+                ended = "hard"
+                break
+            if precision.reached(method, state, chunks):
+                break
             if time_limit is not None and time.monotonic() - began > time_limit:
                 ended = "out of time"
                 break

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bayeshybrid.functions import network_outputs, principal_components, visited_points
+from bayeshybrid.functions import leading_components
 from bayeshybrid.inference.convergence import (
     basin_checks,
     convergence_checks,
@@ -20,7 +20,6 @@ from bayeshybrid.survey import ask, likelihoods
 from bayeshybrid.target import Target
 from bayeshybrid.verdict import FORECASTS, FUNCTIONS, PARAMETERS, Check, Verdict
 
-COMPONENTS = 3
 RESOLVED_DRAWS = 1000
 
 BLIND = (
@@ -119,19 +118,9 @@ def quantities_of(target: Target, raw: np.ndarray) -> tuple[dict[str, np.ndarray
     if np.ptp(likelihood) > 0:
         quantities["log likelihood"] = likelihood
     functions = {
-        name: draws.reshape(raw.shape[:2]) for name, draws in _function_components(target, flat).items()
+        name: draws.reshape(raw.shape[:2]) for name, draws in leading_components(target, flat).items()
     }
     return quantities, functions
-
-
-def _function_components(target, flat):
-    """Leading components of each network's output over points that the posterior visits."""
-    found = {}
-    for name, at in visited_points(target, flat).items():
-        components = principal_components(network_outputs(target, flat, name, at), most=COMPONENTS)
-        for i, component in enumerate(components.T):
-            found[f"{name} over {len(at)} visited points, component {i + 1}"] = component
-    return found
 
 
 def _furthest(target, run, result):

@@ -104,6 +104,18 @@ class Method(ABC):
     def finish(self, target: Target, state: Any, chunks: list[Chunk], basins: tuple[Basin, ...]) -> Result:
         """Equally weighted draws from what was collected, even where the run was cut short."""
 
+    def sampling_since(self, state: Any) -> int | None:
+        """For a method that is stopped when its draws are precise enough: the transition since which it keeps draws."""
+        return None
+
+    def judged(self, state: Any, chunks: list[Chunk]) -> tuple[np.ndarray, ...]:
+        """For such a method: the draws kept so far, one array `(chain, draw, size)` per basin."""
+        raise NotImplementedError(f"{type(self).__name__} ends by itself")
+
+    def hardness(self, state: Any) -> str:
+        """What was seen of a posterior that this method is not made for, in words; empty where nothing."""
+        return ""
+
     @abstractmethod
     def progress(self, state: Any) -> tuple[int, int, str]:
         """How far it has come: done, total, and what it is doing."""

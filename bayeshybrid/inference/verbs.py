@@ -15,12 +15,13 @@ from bayeshybrid import configuration
 from bayeshybrid.data import located
 from bayeshybrid.faults import ModelError, StartError
 from bayeshybrid.forecast import Forecast, forecast_draws
-from bayeshybrid.inference.driver import drive
+from bayeshybrid.inference.driver import TARGET_ESS, drive
 from bayeshybrid.inference.gates import scale_networks, scout
 from bayeshybrid.inference.judgement import judge
 from bayeshybrid.inference.method import METHODS, Method
 from bayeshybrid.inference.nuts import NUTS
-from bayeshybrid.inference.search import STARTS, at_initial_values, find_basins
+from bayeshybrid.inference.search import DENSE_UP_TO, STARTS, at_initial_values, find_basins
+from bayeshybrid.inference.shared import SharedHMC
 from bayeshybrid.keys import as_key
 from bayeshybrid.posterior import Posterior
 from bayeshybrid.progress import Progress, Silent
@@ -39,6 +40,7 @@ def infer(
     starts: int = STARTS,
     progress: Progress | None = None,
     time_limit: float | None = None,
+    target_ess: float = TARGET_ESS,
 ) -> Posterior:
     """Find the posterior of a model given data.
 
@@ -55,6 +57,8 @@ def infer(
     - `starts`: how many searches begin at prior draws.
     - `progress`: `TextBar()` to see how far it has come; silent by default.
     - `time_limit`: seconds of sampling after which what was drawn so far is returned.
+    - `target_ess`: how many independent draws the posterior should be worth, for each unknown and its square: when
+      a method that does not end by itself, such as `SharedHMC`, stops. At least 400 in any case.
 
     **Returns:** a `Posterior`. Ctrl-C during sampling also returns one, with what was drawn so far.
 
@@ -68,9 +72,11 @@ def infer(
     ```
     """
     progress = progress or Silent()
-    chosen, words = _choose(method)
+    _check_method(method)
     if starts < 1:
         raise ModelError(f"starts={starts}: at least one search must begin somewhere")
+    if not target_ess > 0:
+        raise ModelError(f"target_ess={target_ess}: write a positive number, such as 1000")
     with configuration.scope():
         began = time.monotonic()
         scout_key, search_key, run_key = jax.random.split(as_key(key), 3)
@@ -82,8 +88,8 @@ def infer(
                 'every network that says initial="zero" at zero. Write initial="prior"'
             )
         searched = time.monotonic()
-        run = drive(chosen, target, search.basins, run_key, progress, time_limit)
-        result = chosen.finish(target, run.state, run.chunks, search.basins)
+        settings = {"progress": progress, "time_limit": time_limit, "target_ess": target_ess}
+        chosen, words, run, result = _drawn(method, target, search.basins, run_key, settings)
         if not result.draws.shape[1]:
             raise StartError(
                 f"the run was {run.ended} after {run.seconds:.0f} s, before any draw was kept: allow more time, "
@@ -162,21 +168,50 @@ def _refuse_improper(target, key):
         )
 
 
-def _choose(method):
-    """The method to run, and what to say about the choice."""
-    if method is None:
-        return NUTS(), (
-            f"no method was named, so {NUTS()!r} was used: exact for smooth posteriors of any shape",
-        )
+def _check_method(method):
     if isinstance(method, type) and issubclass(method, Method):
         raise ModelError(
             f"method={method.__name__}: write {method.__name__}(), with its settings in the brackets"
         )
-    if not isinstance(method, Method):
+    if method is not None and not isinstance(method, Method):
         raise ModelError(
             f"method={method!r} is not a method: write one of {', '.join(f'{m}()' for m in METHODS)}"
         )
-    return method, ()
+
+
+def _drawn(method, target, basins, key, settings):
+    """The method that drew, what to say about the choice, its run and its result.
+
+    Without a method shared chains are tried first, and left for `NUTS` where the posterior's shape is not theirs.
+    """
+
+    def drawn(method, **more):
+        run = drive(method, target, basins, key, **settings, **more)
+        return run, method.finish(target, run.state, run.chunks, basins)
+
+    if method is not None:
+        return method, (), *drawn(method)
+    reason = _why_not_shared(target, basins)
+    if not reason:
+        shared = SharedHMC()
+        run, result = drawn(shared, give_up=True)
+        reason = shared.hardness(run.state) or "; ".join(
+            f"{check.name}: {check.value:.2g}" for check in result.checks if check.state == "fail"
+        )
+        if not reason or run.ended in ("interrupted", "out of time"):
+            return shared, (f"no method was named, so {shared!r} was used: exact draws",), run, result
+    chosen = NUTS()
+    word = f"no method was named, and {chosen!r} was used instead of shared chains: {reason}"
+    return chosen, (word,), *drawn(chosen)
+
+
+def _why_not_shared(target, basins):
+    """Why many short chains are not even tried; empty where they are."""
+    if target.layout.size > DENSE_UP_TO:
+        return f"{target.layout.size} unknowns are more than a dense metric is made for"
+    if any(basin.factor is None for basin in basins):
+        return "the search ended off a maximum, so there is no curvature to start from"
+    return ""
 
 
 def _constrained(target, draws):

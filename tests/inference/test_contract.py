@@ -19,17 +19,20 @@ from tests.problems import PROBLEMS, linear_answer
 
 # Settings with which each method ends in a moment, and others that differ from its defaults.
 QUICK: dict[str, dict[str, Any]] = {
+    "SharedHMC": {"chains": 32, "most_draws": 20, "most_warmup": 20},
     "NUTS": {"draws": 60, "warmup": 60},
     "SVI": {"draws": 60, "steps": 60},
     "DeepEnsemble": {"members": 4, "steps": 60},
 }
 OTHER: dict[str, dict[str, Any]] = {
+    "SharedHMC": {"chains": 36},
     "NUTS": {"draws": 61},
     "SVI": {"guide": "flow"},
     "DeepEnsemble": {"members": 5},
 }
 # Settings with which it can be held to its claim.
 LONG: dict[str, dict[str, Any]] = {
+    "SharedHMC": {},
     "NUTS": {"draws": 500, "warmup": 500},
     "SVI": {"draws": 500, "steps": 500},
     "DeepEnsemble": {"steps": 300},

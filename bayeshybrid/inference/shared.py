@@ -1,0 +1,330 @@
+"""Many short chains of Hamiltonian Monte Carlo that share one adaptation, in whitened coordinates.
+
+No chain waits for another: all make the same number of steps. What is adapted is pooled over all chains, so that a
+few transitions tell what a single chain would need hundreds for (Hoffman, Radul and Sountsov 2021, "An
+adaptive-MCMC scheme for setting trajectory lengths in Hamiltonian Monte Carlo").
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bayeshybrid.faults import ModelError
+from bayeshybrid.inference import tuning
+from bayeshybrid.inference.chains import dispersed, middle_of, mixture
+from bayeshybrid.inference.devices import mesh_of, over_devices, settled
+from bayeshybrid.inference.method import Basin, Chunk, Claim, Method, Result, register
+from bayeshybrid.inference.tuning import BLOCK, Shared
+from bayeshybrid.inference.whitening import PSEUDO_DRAWS, factor_of, pull_back, push_back, unwhiten, whiten
+from bayeshybrid.target import Target
+
+PER_GROUP = 4
+DIVERGENT = 1000.0
+
+__all__ = ["SharedHMC"]
+
+
+class Rows(NamedTuple):
+    """What each chain has of its own, one row a chain. `factor` is `(d, d)`, as in `whitening`."""
+
+    key: Any
+    basin: Any
+    position: Any
+    log_density: Any
+    gradient: Any
+    factor: Any
+
+
+class State(NamedTuple):
+    """The chains, what they share, and the transitions of the block that is being made."""
+
+    rows: Rows
+    shared: Shared
+    places: Any
+    acceptance: Any
+
+
+@register
+@dataclass(frozen=True)
+class SharedHMC(Method):
+    """Many short chains that share one step size, one metric and one trajectory length.
+
+    For posteriors that a linear map makes roughly round, which is most of those with few unknowns and smooth
+    equations: there it needs a few gradients for an effective draw, and stops when the draws are as precise as was
+    asked. Chains start in groups of four about a common point, at twice the spread of their basin; the metric is
+    the curvature at the basin, estimated anew from the draws of all its chains until it no longer changes; the
+    trajectory length is the one that gives the most effective draws for a gradient, judged by the slowest
+    of all unknowns and their squares. Shapes that no linear map makes round (funnels, heavy tails, bent ridges)
+    are noticed in the warm-up and said; `NUTS` is the method for them.
+
+    **Arguments:**
+
+    - `chains`: chains per basin, a multiple of 4, at least 32.
+    - `most_draws`: at most so many draws are kept of each chain.
+    - `most_warmup`: the adaptation ends when it has converged, and at the latest after so many transitions.
+    - `target_acceptance`: mean acceptance that the step size is tuned for.
+
+    How long it samples is told by `infer(target_ess=...)`.
+
+    **Raises:** `ModelError` for counts that cannot be, or an acceptance outside (0, 1).
+
+    ```python
+    model = lambda y=None: numpyro.sample("y", dist.Normal(numpyro.sample("x", dist.Normal()), 1.0), obs=y)
+    posterior = bh.infer(model, {"y": np.array([1.9, 2.1, 2.4, 1.6])}, bh.SharedHMC(), key=0, target_ess=1000)
+    assert posterior.verdict == "pass" and posterior.samples["x"].shape[0] == 64
+    ```
+    """
+
+    chains: int = 64
+    most_draws: int = 2000
+    most_warmup: int = 1000
+    target_acceptance: float = 0.8
+
+    claims: ClassVar[Claim] = "exact"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.chains, int) or self.chains < 8 * PER_GROUP or self.chains % PER_GROUP:
+            raise ModelError(
+                f"SharedHMC(chains={self.chains!r}): groups of {PER_GROUP} chains share a start and at least eight "
+                f"groups are compared: write a multiple of {PER_GROUP}, at least {8 * PER_GROUP}"
+            )
+        for name in ("most_draws", "most_warmup"):
+            count = getattr(self, name)
+            if not isinstance(count, int) or count < BLOCK:
+                raise ModelError(f"SharedHMC({name}={count!r}): write a whole number, at least {BLOCK}")
+        if not 0 < self.target_acceptance < 1:
+            raise ModelError(
+                f"SharedHMC(target_acceptance={self.target_acceptance}): write a share between 0 and 1"
+            )
+
+    def start(self, target: Target, basins: tuple[Basin, ...], key: Any) -> State:
+        """Groups of chains dispersed about their basins at twice their spread."""
+        which = np.repeat(np.arange(len(basins)), self.chains)
+        group = np.arange(len(which)) // PER_GROUP
+        factors = [factor_of(basin, dense=True) for basin in basins]
+        factor = np.stack([factors[b] for b in which])
+        middles = [middle_of(basin, turn // PER_GROUP) for basin in basins for turn in range(self.chains)]
+        start_key, chain_key = jax.random.split(key)
+        start_keys = jax.vmap(partial(jax.random.fold_in, start_key))(group)
+        position, log_density, gradient = dispersed(target, np.stack(middles), factor, start_keys)
+        keys = jax.vmap(lambda i: jax.random.key_data(jax.random.fold_in(chain_key, i)))(
+            jnp.arange(len(which))
+        )
+        rows = Rows(keys, which, position, log_density, gradient, factor)
+        size = target.layout.size
+        return State(
+            settled(rows),
+            tuning.first(size),
+            np.zeros((len(which), BLOCK, size)),
+            np.zeros((len(which), BLOCK)),
+        )
+
+    def advance(self, target: Target, state: State, length: int) -> tuple[State, Chunk]:
+        """Up to `length` transitions of every chain, never past the end of a block."""
+        shared = state.shared
+        length = min(length, BLOCK - int(shared.filled))
+        steps, sizes = tuning.plan(shared, length)
+        program = _program(len(state.places))
+        rows, (places, statistics) = program(target, state.rows, shared.iteration, length, steps, sizes)
+        places, statistics = jax.tree.map(lambda x: np.asarray(x)[:, :length], (places, statistics))
+        here = slice(int(shared.filled), int(shared.filled) + length)
+        shared = shared._replace(iteration=shared.iteration + length, filled=shared.filled + length)
+        block, acceptance = np.array(state.places), np.array(state.acceptance)
+        block[:, here], acceptance[:, here] = places, statistics["acceptance_rate"]
+        state = State(rows, shared, block, acceptance)
+        shape = (len(places), length)
+        statistics["step_size"] = np.broadcast_to(sizes[:length], shape)
+        statistics["n_steps"] = np.broadcast_to(steps[:length], shape)
+        chunk = Chunk(places, statistics)
+        return (self._block_ended(state) if shared.filled == BLOCK else state), chunk
+
+    def _block_ended(self, state):
+        """Adaptation from the block that was made; none once the draws are kept."""
+        shared, rows = state.shared, state.rows
+        if shared.began >= 0:
+            return state._replace(shared=shared._replace(filled=np.array(0)))
+        basin = np.asarray(rows.basin)
+        factor = np.asarray(rows.factor)
+        z = np.stack(
+            [np.linalg.solve(f, x.T).T for f, x in zip(factor, state.places, strict=True)]
+        )  # (chain, transition, unknown)
+        if not shared.metric_settled:
+            rows = settled(rows._replace(factor=_renewed(factor, basin, z)))
+        shared = tuning.adapted(shared, z, basin, state.acceptance, self.target_acceptance, self.most_warmup)
+        return state._replace(rows=rows, shared=shared)
+
+    def finished(self, state: State) -> bool:
+        """After the most draws; `infer` stops it earlier, when they are precise enough."""
+        return state.shared.began >= 0 and self._kept(state) >= self.most_draws
+
+    def sampling_since(self, state: State) -> int | None:
+        """The transition from which on draws are kept, `None` during warm-up."""
+        return int(state.shared.began) if state.shared.began >= 0 else None
+
+    def judged(self, state: State, chunks: list[Chunk]) -> tuple[np.ndarray, ...]:
+        """The draws since the warm-up, by basin."""
+        draws = np.concatenate([chunk.draws for chunk in chunks], axis=1)[:, int(state.shared.began) :]
+        which = np.asarray(state.rows.basin)
+        return tuple(draws[which == b] for b in np.unique(which))
+
+    def hardness(self, state: State) -> str:
+        """What the warm-up saw of a shape that this method is not made for; empty where nothing."""
+        return tuning.hardness(state.shared) if state.shared.began >= 0 else ""
+
+    def progress(self, state: State) -> tuple[int, int, str]:
+        """Transitions done, and at most to do."""
+        if state.shared.began < 0:
+            return int(state.shared.iteration), self.most_warmup, "warm-up"
+        return self._kept(state), self.most_draws, "sampling"
+
+    def _kept(self, state):
+        return int(state.shared.iteration - state.shared.began)
+
+    def finish(self, target: Target, state: State, chunks: list[Chunk], basins: tuple[Basin, ...]) -> Result:
+        """The draws after warm-up; several basins mixed in proportion to their masses."""
+        began = int(state.shared.began) if state.shared.began >= 0 else int(state.shared.iteration)
+        draws = np.concatenate([chunk.draws for chunk in chunks], axis=1)[:, began:]
+        statistics = {
+            name: np.concatenate([chunk.statistics[name] for chunk in chunks], axis=1)[:, began:]
+            for name in chunks[0].statistics
+        }
+        which = np.asarray(state.rows.basin)
+        raw = tuple(draws[which == b] for b in range(len(basins)))
+        checks = _checks(statistics, which, self.hardness(state)) if draws.size else ()
+        if len(basins) > 1:
+            statistics["basin"] = np.broadcast_to(which[:, None], draws.shape[:2])
+        chain, place, notes = mixture(basins, self.chains, draws.shape[1])
+        return Result(
+            draws=draws[chain, place],
+            statistics={name: values[chain, place] for name, values in statistics.items()},
+            raw=raw,
+            checks=checks,
+            notes=notes,
+            extra={
+                "warmup": began,
+                "step_size": np.exp(np.asarray(state.shared.log_step)),
+                "trajectory_length": np.asarray(tuning.trajectory(state.shared)),
+                "basins": {name: [getattr(b, name) for b in basins] for name in ("mass", "mass_error")},
+                "devices": mesh_of(len(which)).size,
+            },
+        )
+
+
+def _renewed(factor, basin, z):
+    """Factors from the later half of a block, pooled over the chains of a basin and shrunk to the last ones.
+
+    About the mean of all its chains: that of one short chain follows its draws, and the spread about it is too small.
+    """
+    factor = factor.copy()
+    for b in np.unique(basin):
+        mine = basin == b
+        rows = z[mine, BLOCK // 2 :].reshape(-1, z.shape[-1])
+        weight = len(rows) / (len(rows) + PSEUDO_DRAWS * BLOCK)
+        covariance = weight * np.cov(rows.T, ddof=0) + (1 - weight) * np.eye(z.shape[-1])
+        factor[mine] = factor[mine][0] @ np.linalg.cholesky(np.atleast_2d(covariance))
+    return factor
+
+
+@lru_cache(maxsize=32)
+def _program(chains):
+    """One executable for warm-up and sampling, the chains spread over the local devices."""
+    return over_devices(_chunk, chains)
+
+
+def _chunk(target, rows, iteration, length, steps, sizes):
+    """`length` transitions of a few chains side by side, of `steps[i]` leapfrog steps of `sizes[i]` each."""
+    chains, size = rows.position.shape
+    real = rows.position.dtype
+
+    def slopes(z):
+        def log_density(z, factor):
+            return target.log_density(unwhiten(factor, z))
+
+        return jax.vmap(jax.value_and_grad(log_density))(z, rows.factor)
+
+    def body(i, carry):
+        (z, log_density, gradient), buffers = carry
+        momentum, height = jax.vmap(partial(_noise, size, iteration + i))(rows.key)
+        end = _leapfrog(slopes, steps[i], sizes[i], z, momentum, log_density, gradient)
+        before = 0.5 * jnp.sum(momentum**2, axis=1) - log_density
+        after = 0.5 * jnp.sum(end[1] ** 2, axis=1) - end[2]
+        gain = jnp.where(jnp.isfinite(after), before - after, -jnp.inf)
+        taken = height < gain
+        failed = ~jnp.isfinite(end[2])
+        z, log_density, gradient = (
+            jnp.where(taken.reshape((-1,) + (1,) * (new.ndim - 1)), new, old)
+            for new, old in ((end[0], z), (end[2], log_density), (end[3], gradient))
+        )
+        seen = {
+            "places": z,
+            "lp": log_density,
+            "energy": jnp.where(taken, after, before),
+            "acceptance_rate": jnp.exp(jnp.minimum(gain, 0.0)),
+            "diverging": (gain < -DIVERGENT) & ~failed,
+            "failed": failed,
+            "failed_at": jnp.where(failed[:, None], end[0], 0.0),
+        }
+        buffers = {name: buffers[name].at[:, i].set(x.astype(real)) for name, x in seen.items()}
+        return (z, log_density, gradient), buffers
+
+    wide = ("places", "failed_at")
+    names = ("lp", "energy", "acceptance_rate", "diverging", "failed")
+    buffers = {name: jnp.zeros((chains, BLOCK), real) for name in names}
+    buffers |= {name: jnp.zeros((chains, BLOCK, size), real) for name in wide}
+    start = (
+        jax.vmap(whiten)(rows.factor, rows.position),
+        rows.log_density,
+        jax.vmap(pull_back)(rows.factor, rows.gradient),
+    )
+    (z, log_density, gradient), buffers = jax.lax.fori_loop(0, length, body, (start, buffers))
+    back = jax.vmap(jax.vmap(unwhiten, in_axes=(None, 0)))
+    places, failed_at = (back(rows.factor, buffers.pop(name)) for name in wide)
+    statistics = {
+        name: buffers[name].astype(bool) if name in ("diverging", "failed") else buffers[name]
+        for name in names
+    }
+    rows = rows._replace(
+        position=jax.vmap(unwhiten)(rows.factor, z),
+        log_density=log_density,
+        gradient=jax.vmap(push_back)(rows.factor, gradient),
+    )
+    return rows, (places, statistics | {"failed_at": failed_at})
+
+
+def _noise(size, iteration, key):
+    """Momentum, and the logarithm of the uniform number that decides, of one chain at one transition."""
+    first, second = jax.random.split(jax.random.fold_in(jax.random.wrap_key_data(key), iteration))
+    return jax.random.normal(first, (size,)), -jax.random.exponential(second)
+
+
+def _leapfrog(slopes, steps, size, z, momentum, log_density, gradient):
+    """Where `steps` leapfrog steps lead: position, momentum, log density, gradient.
+
+    Where the density is zero its gradient counts as zero: the map stays one that keeps volume and can be reversed.
+    """
+
+    def step(_, carry):
+        z, momentum, _, gradient = carry
+        momentum = momentum + 0.5 * size * gradient
+        z = z + size * momentum
+        log_density, gradient = slopes(z)
+        return z, momentum + 0.5 * size * gradient, log_density, gradient
+
+    return jax.lax.fori_loop(0, steps, step, (z, momentum, log_density, gradient))
+
+
+def _checks(statistics, which, hard):
+    """Divergences and energy, and what the warm-up noticed of the shape."""
+    from bayeshybrid.inference.convergence import divergence_check, energy_check, shape_check
+
+    return (
+        divergence_check(statistics["diverging"]),
+        energy_check(statistics["energy"], which),
+        shape_check(hard),
+    )
