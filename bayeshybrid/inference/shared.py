@@ -77,7 +77,7 @@ class SharedHMC(Method):
     ```python
     model = lambda y=None: numpyro.sample("y", dist.Normal(numpyro.sample("x", dist.Normal()), 1.0), obs=y)
     posterior = bh.infer(model, {"y": np.array([1.9, 2.1, 2.4, 1.6])}, bh.SharedHMC(), key=0, target_ess=1000)
-    assert posterior.verdict == "pass" and posterior.samples["x"].shape[0] == 64
+    assert posterior.verdict["scientific parameters"] == "pass" and len(posterior.samples["x"]) == 64
     ```
     """
 

@@ -1,0 +1,156 @@
+"""Many short chains with one adaptation: right where a linear map helps, and aware where it does not."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+
+import bayeshybrid as bh
+from bayeshybrid import configuration
+from bayeshybrid.diagnostics import effective_sample_size, rhat
+from bayeshybrid.inference import tuning
+from bayeshybrid.inference.method import Basin
+from bayeshybrid.inference.stopping import Precision
+from tests.problems import PROBLEMS, linear_answer
+
+
+def normal(scales):
+    def model(y=None):
+        x = numpyro.sample("x", dist.Normal(0.0, np.asarray(scales)).to_event(1))
+        numpyro.sample("y", dist.Normal(x[0], 100.0 * scales[0]), obs=y)
+
+    return model
+
+
+def funnel(y=None):
+    v = numpyro.sample("v", dist.Normal(0.0, 3.0))
+    numpyro.sample("x", dist.Normal(0.0, np.exp(0.5) ** v).expand([9]))
+    numpyro.sample("y", dist.Normal(v, 100.0), obs=y)
+
+
+def test_the_answer_of_a_linear_model_is_met_within_its_stated_error():
+    problem = PROBLEMS["linear"]
+    posterior = bh.infer(problem.model, problem.data, bh.SharedHMC(), key=0, target_ess=4000)
+    mean, covariance, _ = linear_answer()
+    draws = posterior.unconstrained.reshape(-1, len(mean))
+    sizes = [effective_sample_size(posterior.unconstrained[..., i]) for i in range(len(mean))]
+    sd = np.sqrt(np.diag(covariance))
+    assert min(sizes) >= 4000
+    assert np.all(np.abs(draws.mean(axis=0) - mean) < 4 * sd / np.sqrt(sizes))
+    assert np.all(np.abs(draws.std(axis=0) / sd - 1) < 4 * np.sqrt(0.5 / np.array(sizes)))
+    assert posterior.verdict["scientific parameters"] == "pass"
+
+
+def test_a_round_posterior_costs_a_few_gradients_for_an_effective_draw():
+    model = normal(10.0 ** np.arange(-3, 5))
+    posterior = bh.infer(model, {"y": np.array(0.0)}, bh.SharedHMC(), key=1, target_ess=2000)
+    smallest = min(effective_sample_size(posterior.unconstrained[..., i]) for i in range(8))
+    assert posterior.statistics["n_steps"].sum() / smallest < 6
+    assert posterior.record["warmup"] <= 100
+
+
+def test_sampling_ends_at_the_asked_precision_and_not_much_later():
+    problem = PROBLEMS["linear"]
+    counts = [
+        bh.infer(problem.model, problem.data, bh.SharedHMC(), key=2, target_ess=wanted).unconstrained.shape[1]
+        for wanted in (1000, 8000)
+    ]
+    assert counts[0] < counts[1] < 400
+
+
+def test_the_draws_do_not_depend_on_how_the_work_is_cut():
+    problem = PROBLEMS["linear"]
+    mean, covariance, _ = linear_answer()
+    basins = (Basin(mean, -10.0, mean[None], np.linalg.cholesky(covariance), np.ones(2), 1.0, 0.0),)
+    method = bh.SharedHMC(chains=32, most_draws=20, most_warmup=20)
+
+    def draws(lengths):
+        target = bh.Target(problem.model, problem.data)
+        state, chunks = method.start(target, basins, jax.random.key(3)), []
+        while not method.finished(state):
+            state, chunk = method.advance(target, state, lengths[len(chunks) % len(lengths)])
+            chunks.append(chunk)
+        return method.finish(target, state, chunks, basins).draws
+
+    with configuration.scope():
+        np.testing.assert_allclose(draws([10]), draws([3, 1, 7]), rtol=1e-12)
+
+
+def test_the_funnel_is_noticed_and_left_for_another_method_by_its_name():
+    data = {"y": np.array(0.0)}
+    shared = bh.infer(funnel, data, bh.SharedHMC(most_warmup=300, most_draws=200), key=0)
+    assert shared.verdict["scientific parameters"] != "pass"
+    chosen = bh.infer(funnel, data, key=0)
+    assert "NUTS" in chosen.method
+    assert any("instead of shared chains" in remark for remark in chosen.remarks)
+
+
+def test_without_a_method_shared_chains_are_used_and_said():
+    posterior = bh.infer(PROBLEMS["linear"].model, PROBLEMS["linear"].data, key=0)
+    assert "SharedHMC" in posterior.method
+    assert any("SharedHMC" in remark for remark in posterior.remarks)
+
+
+@pytest.mark.parametrize("chains", [4, 34, 32.0])
+def test_chains_that_make_no_groups_are_refused(chains):
+    with pytest.raises(bh.ModelError, match="chains"):
+        bh.SharedHMC(chains=chains)
+
+
+def test_the_step_size_reaches_the_wanted_acceptance_in_a_few_blocks():
+    """A made-up acceptance with the law of the energy's error; the change is its inverse."""
+    law = tuning.NORMAL
+    log_step = 2.0
+    for _ in range(8):
+        mean = 2 * law.cdf(-0.5 * 0.3 * np.exp(2 * log_step))
+        log_step += tuning._step_change(np.array(mean), 0.8)
+    assert abs(2 * law.cdf(-0.5 * 0.3 * np.exp(2 * log_step)) - 0.8) < 0.01
+
+
+def test_the_slowest_of_unknowns_and_squares_decides_the_length():
+    """Antithetic draws are worth a lot for a mean and nothing for a spread."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(64, 1, 2))
+    flips = np.concatenate([x * (-1) ** i for i in range(tuning.BLOCK)], axis=1)
+    fresh = rng.normal(size=(64, tuning.BLOCK, 2))
+    assert tuning._score(flips, 1.0, 1.0) < 0.01 < 0.5 < tuning._score(fresh, 1.0, 1.0)
+
+
+def test_nested_rhat_sees_groups_that_disagree_and_passes_short_chains_that_agree():
+    rng = np.random.default_rng(1)
+    draws = rng.normal(size=(64, 50))
+    assert rhat(draws) < 1.01
+    apart = draws + np.repeat(np.arange(16) % 2, 4)[:, None]
+    assert rhat(apart) > 1.05
+    wide = draws * np.repeat(1 + np.arange(16) % 2, 4)[:, None]
+    assert rhat(wide) > 1.02
+
+
+def test_nested_rhat_cannot_see_a_mode_that_no_group_starts_in():
+    """Recorded: chains that all stand in one of two modes agree."""
+    rng = np.random.default_rng(2)
+    assert rhat(5 + rng.normal(size=(64, 100))) < 1.01
+
+
+def test_two_looks_running_are_needed():
+    target = bh.Target(PROBLEMS["linear"].model, PROBLEMS["linear"].data)
+    rng = np.random.default_rng(3)
+    good, bad = rng.normal(size=(64, 100, 2)), np.ones((64, 100, 2)) * rng.normal(size=(64, 1, 2))
+    precision = Precision(target, 1000)
+    assert [precision.enough((x,)) for x in (good, bad, good, good)] == [False, False, False, True]
+
+
+@pytest.mark.slow
+def test_stated_standard_errors_cover_when_sampling_stops_by_precision():
+    """200 runs that stop by the rule: the true mean lies within two stated errors in 95 % (central 99 %: 182-197)."""
+    model = normal(np.array([1.0, 3.0]))
+    inside = 0
+    for key in range(200):
+        posterior = bh.infer(model, {"y": np.array(0.0)}, bh.SharedHMC(chains=32), key=key, target_ess=500)
+        x = posterior.samples["x"][..., 1]
+        error = x.std() / np.sqrt(effective_sample_size(x))
+        inside += abs(x.mean()) < 1.96 * error
+    assert 179 <= inside <= 199
