@@ -1,0 +1,62 @@
+"""Each row states one posterior: our model's log density is that of the model by hand, at draws from the prior."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import numpyro
+import pytest
+from numpyro import handlers
+
+from tests.benchmarks.agreement import compare, estimates
+from tests.benchmarks.density import by_hand, ours, tight
+from tests.benchmarks.rows import NAMES, read_row
+
+DRAWS = 3
+SLOW = ("theophylline", "robertson", "lynx_hare_hybrid")
+
+
+def prior_draws(row, count):
+    """Draws from the prior by common name, `(count, ...)`, of which a solver need not make anything."""
+    model = row.by_hand(*tight(row))
+    found = []
+    for seed in range(count):
+        seeded = handlers.seed(rng_seed=seed)  # a solve that failed is no argument of a distribution
+        with seeded, handlers.trace() as trace, numpyro.validation_enabled(False):
+            model()
+        found.append({name: np.asarray(trace[name]["value"]) for name in row.sites})
+    return {name: np.stack([draw[name] for draw in found]) for name in row.sites}
+
+
+@pytest.mark.rank_promotion_allowed("numpyro broadcasts the parameters of a prior over its events")
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in NAMES]
+)
+def test_ours_and_the_model_by_hand_agree(name):
+    row = read_row(name)
+    points = prior_draws(row, 4 * DRAWS)
+    theirs = by_hand(row, points, True)
+    solved = np.flatnonzero(np.isfinite(theirs))[:DRAWS]
+    assert len(solved) == DRAWS
+    mine = ours(row, {site: values[solved] for site, values in points.items()}, True)
+    # Far from the data the log density is large, and so are the solvers' errors in it.
+    np.testing.assert_allclose(mine, theirs[solved], rtol=1e-5, atol=1e-3)
+
+
+def test_the_funnel_is_known_exactly(generator):
+    row = read_row("funnel")
+    v = 3.0 * generator.standard_normal((4, 5000))
+    x = np.exp(v / 2.0)[..., None] * generator.standard_normal((4, 5000, 9))
+    found = estimates(row.quantities({"v": v, "x": x}))
+    assert compare(row, found, row.exact()).passed
+    shifted = estimates(row.quantities({"v": v + 0.3, "x": x}))
+    assert not compare(row, shifted, row.exact()).passed
+
+
+def test_a_wrong_program_is_noticed():
+    row = read_row("eight_schools")
+    points = prior_draws(row, 20)
+    wrong = {**points, "mu": points["mu"] + 1.0}
+    difference = ours(row, wrong, True) - by_hand(row, points, True)
+    assert np.std(difference, ddof=1) > 0.01
+    assert jax.config.jax_enable_x64
