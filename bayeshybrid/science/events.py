@@ -21,7 +21,7 @@ from bayeshybrid.science.reasons import Reason
 # diffrax rounds a step to the end of the solve within 100 units of rounding; stops keep clear of that.
 ROUNDINGS_IN_A_MOMENT = 128
 
-__all__ = ["Events", "after", "before", "check", "entering", "flaws", "gather", "seen_at"]
+__all__ = ["Events", "after", "before", "check", "entering", "flaws", "gather", "moment_of", "seen_at"]
 
 
 class Events(NamedTuple):
@@ -134,7 +134,7 @@ def gather(
     moving = jnp.concatenate([*at_once, *times, *none])
     starting, ending = (jnp.concatenate([*x, *none]) for x in (starting, ending))
     moments = jax.lax.stop_gradient(jnp.concatenate([moving, starting, ending]))
-    placed, stops, resumes = _moments(moments, t0, _moment(t0, end))
+    placed, stops, resumes = _moments(moments, t0, moment_of(t0, end))
     at, starts, ends = jnp.split(placed, [len(moving), len(moving) + len(starting)])
     amounts = jnp.concatenate([*amounts, *nothing])
     sizes = jnp.concatenate([jnp.abs(amounts).sum(axis=1), *(_jumps(each, dtype) for each in forcings)])
@@ -191,7 +191,8 @@ def _moments(times: Array, t0: Array, moment: Array) -> tuple[Array, Array, Arra
     return jnp.zeros_like(times).at[order].set(stops), stops, resumes
 
 
-def _moment(t0: Array, end: Array) -> Array:
+def moment_of(t0: Array, end: Array) -> Array:
+    """How close two times of a solve from `t0` to `end` may be and count as one."""
     return ROUNDINGS_IN_A_MOMENT * jnp.finfo(t0.dtype).eps * jnp.maximum(jnp.abs(t0), jnp.abs(end))
 
 
@@ -200,7 +201,7 @@ def seen_at(events: Events, times: Array, t0: Array, end: Array) -> tuple[Array,
     if not events.stops.size:
         return times, t0
     i = jnp.searchsorted(events.stops, times, side="right") - 1
-    within = (i >= 0) & (times <= events.resumes[i] + _moment(t0, end))
+    within = (i >= 0) & (times <= events.resumes[i] + moment_of(t0, end))
     last = jnp.max(jnp.where(events.stops <= t0, events.resumes, -jnp.inf), initial=-jnp.inf)
     begin = jnp.where(last > t0, after(last), t0)
     seen = jnp.where(within, before(events.stops[i]), times)
@@ -220,7 +221,7 @@ def _dose_flaw(doses: Doses, t0: Array) -> tuple[Any, ...]:
     duration = jnp.zeros_like(times) if doses.duration is None else doses.duration
     idle = ~jnp.isfinite(times) | (amounts == 0)
     wrong = ~((amounts >= 0) & (duration >= 0) & jnp.isfinite(amounts + duration))
-    early = times < t0 - _moment(t0, times)
+    early = times < t0 - moment_of(t0, times)
     code = jnp.where(wrong, Reason.DOSE_NEGATIVE, jnp.where(early, Reason.DOSE_BEFORE_START, 0))
     code = jnp.where(idle, 0, code)
     i = jnp.argmax(code > 0)
@@ -234,7 +235,7 @@ def _dose_flaw(doses: Doses, t0: Array) -> tuple[Any, ...]:
 
 def _forcing_flaw(forcing: Forcing, t0: Array, end: Array) -> tuple[Any, ...]:
     times = forcing.times
-    moment = _moment(t0, end)
+    moment = moment_of(t0, end)
     falls = ~(jnp.diff(times, prepend=times[:1]) >= 0)  # not a number counts as well
     early = t0 < times[0] - moment
     late = (end > times[-1] + moment) & (forcing.kind == "linear")

@@ -22,16 +22,18 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from bayeshybrid.faults import ModelError
-from bayeshybrid.science import events
+from bayeshybrid.science import events, lean
 from bayeshybrid.science.inputs import Doses, Forcing, binding
 from bayeshybrid.science.punctuated import instantiate
 from bayeshybrid.science.reasons import Reason, describe
-from bayeshybrid.science.stepping import Problem, integrate
+from bayeshybrid.science.stepping import Problem, integrate, step_ends
 
 Field = Callable[[Any, Any, Any], Any]
 Sensitivities = Literal["auto", "forward", "reverse"]
 
-__all__ = ["Reason", "Solution", "constant", "describe", "outlined", "solve", "uncompiled"]
+__all__ = [
+    "Reason", "Solution", "Steps", "accepted_steps", "constant", "describe", "outlined", "solve", "uncompiled",
+]  # fmt: skip
 
 # A context of JAX's own, so that a jitted function of the model's is not taken from its cache in outline.
 _outline = jax.make_user_context(default_value=False)
@@ -61,6 +63,21 @@ class Solution(NamedTuple):
     ok: Bool[Array, ""]
     steps: Int[Array, ""]
     reason: Int[Array, ""]
+
+
+class Steps(NamedTuple):
+    """Where an adaptive solve stepped.
+
+    - `ends`: the ends of its accepted steps, infinite behind the last.
+    - `fixed`: the times at which steps must end whatever their length, in no order: start, times wanted, jumps.
+    - `stops`: those times of `fixed`, and the last of all, before which a step may have been cut short.
+    - `ok`: whether the last time was reached.
+    """
+
+    ends: Float[Array, " steps"]
+    fixed: Float[Array, " fixed"]
+    stops: Float[Array, " stops"]
+    ok: Bool[Array, ""]
 
 
 def outlined() -> AbstractContextManager[None]:
@@ -285,6 +302,7 @@ def solve(
     labels: tuple[str, ...] = (),
     inputs: Sequence[Doses | Forcing] = (),
     sensitivities: Sensitivities = "auto",
+    grid: Any = None,
 ) -> Solution:
     """Solves dy/dt = field(t, y, args) from y(t0) = y0 and reads it at `times`.
 
@@ -313,11 +331,13 @@ def solve(
       `times`. A state wanted at the time of a dose is the one just before it.
     - `sensitivities`: `"forward"` or `"reverse"` to overrule the choice by count. Reverse mode outside
       works with either; forward mode outside (`jax.jvp`) only with `"forward"`.
+    - `grid`: `(n + 1,)`, where steps end, sorted, with `t0`, every time and every jump among them. The solve then
+      makes these steps whatever its error (see `science.lean`). Derivatives by the times of jumps are zero.
 
     **Returns:** a `Solution`. It never raises under `jax.jit`; see `Reason` for how a solve can fail.
 
-    **Raises:** `ModelError` at trace time where the field does not return the state's shape, where shapes
-    of `y0`, `times` or `t0` are impossible, or a tolerance is below what the precision can give.
+    **Raises:** `ModelError` at trace time where the field does not return the state's shape, where shapes of `y0`,
+    `times` or `t0` are impossible, a tolerance is below what the precision can give, or the solver can use no grid.
 
     Tsitouras (2011), doi:10.1016/j.camwa.2011.06.002, by way of diffrax (Kidger 2022, arXiv:2202.02435).
 
@@ -331,9 +351,7 @@ def solve(
     y0, times, t0 = _state_and_times(y0, times, t0)
     _check_tolerances(rtol, atol, y0.dtype)
     events.check(inputs, y0.size, labels)
-    forcings = tuple(each for each in inputs if isinstance(each, Forcing))
-    arrays, static = _hoist(uncompiled(field), y0, t0, args, forcings, labels)
-    problem = Problem(static, diffrax.Tsit5() if solver is None else solver, rtol, atol, int(max_steps))
+    problem, arrays = _problem(field, y0, t0, args, labels, inputs, solver, rtol, atol, max_steps)
     if len(times) == 0:
         return Solution(jnp.zeros((0, *y0.shape), y0.dtype), jnp.array(True), *jnp.zeros((2,), jnp.int32))
 
@@ -345,19 +363,15 @@ def solve(
         ys = jnp.broadcast_to(y0, (len(times), *y0.shape))
         return Solution(ys, jnp.array(True), *jnp.zeros((2,), jnp.int32))
 
-    seen, begin = jax.lax.stop_gradient((times, t0))
-    happenings, flaw = None, 0
-    if inputs:
-        end = jnp.max(seen)
-        happenings = events.gather(inputs, y0.size, labels, begin, end)
-        flaw = jnp.max(jax.lax.stop_gradient(events.flaws(inputs, begin, end))[:, 0]).astype(jnp.int32)
-        seen, begin = events.seen_at(happenings, seen, begin, end)
-    every = (arrays, happenings)
+    every, seen, begin, flaw = _events(inputs, arrays, y0.size, labels, times, t0)
     start = _moved(problem, -1.0, y0[None], t0[None], every)[0]
-    order = jnp.argsort(seen)
-    run = _chosen(sensitivities, y0, arrays, happenings)
-    ys, steps, reason = run(problem, start, every, seen[order], begin, flaw)
-    ys = ys[jnp.argsort(order)]
+    if grid is None:
+        order = jnp.argsort(seen)
+        run = _chosen(sensitivities, y0, arrays, every[1])
+        ys, steps, reason = run(problem, start, every, seen[order], begin, flaw)
+        ys = ys[jnp.argsort(order)]
+    else:
+        ys, steps, reason = lean.integrate(problem, grid, start, every, seen, begin, flaw)
 
     rows = tuple(range(1, ys.ndim))
     finite = jnp.all(jnp.isfinite(ys), axis=rows)
@@ -369,6 +383,55 @@ def solve(
     ys = _moved(problem, 1.0, ys, times, every, seen)
     ys = jnp.where(jnp.expand_dims(lost, rows), jnp.nan, ys)
     return Solution(ys, reason == Reason.SOLVED, steps, reason)
+
+
+def accepted_steps(
+    field: Field,
+    y0: Any,
+    times: Any,
+    t0: Any,
+    args: PyTree = None,
+    *,
+    labels: tuple[str, ...] = (),
+    inputs: Sequence[Doses | Forcing] = (),
+    **settings: Any,
+) -> Steps:
+    """Where the adaptive solve with these arguments steps; see `solve` for them, tolerances and solver included.
+
+    ```python
+    from bayeshybrid.science import ode
+    found = ode.accepted_steps(lambda t, y, rate: -rate * y, 2.0, jnp.array([1.0]), 0.0, 0.5)
+    assert found.ok and jnp.max(jnp.where(found.ends < jnp.inf, found.ends, 0.0)) == 1.0
+    ```
+    """
+    y0, times, t0 = _state_and_times(y0, times, t0)
+    problem, arrays = _problem(field, y0, t0, args, labels, inputs, **settings)
+    every, seen, begin, flaw = _events(inputs, arrays, y0.size, labels, times, t0)
+    ends, ok = step_ends(problem, y0, every, jnp.sort(seen), begin, flaw)
+    last = jnp.max(seen)
+    jumps = jnp.zeros(0, t0.dtype) if every[1] is None else every[1].stops
+    stops = jnp.append(jnp.where((t0 < jumps) & (jumps < last), jumps, last), last)
+    return Steps(ends, jnp.concatenate([t0[None], seen, stops]), stops, ok)
+
+
+def _problem(field, y0, t0, args, labels, inputs, solver=None, rtol=1e-6, atol=1e-6, max_steps=4096):
+    """The field without its arrays and how to solve it, and those arrays."""
+    forcings = tuple(each for each in inputs if isinstance(each, Forcing))
+    arrays, static = _hoist(uncompiled(field), y0, t0, args, forcings, labels)
+    solver = diffrax.Tsit5() if solver is None else solver
+    return Problem(static, solver, rtol, atol, int(max_steps)), arrays
+
+
+def _events(inputs, arrays, size, labels, times, t0):
+    """What the field is given with what happens at known times, where states are read, the start, and a flaw."""
+    seen, begin = jax.lax.stop_gradient((times, t0))
+    if not inputs:
+        return (arrays, None), seen, begin, 0
+    end = jnp.max(seen)
+    happenings = events.gather(inputs, size, labels, begin, end)
+    flaw = jnp.max(jax.lax.stop_gradient(events.flaws(inputs, begin, end))[:, 0]).astype(jnp.int32)
+    seen, begin = events.seen_at(happenings, seen, begin, end)
+    return (arrays, happenings), seen, begin, flaw
 
 
 def _state_and_times(y0: Any, times: Any, t0: Any) -> tuple[Array, Array, Array]:

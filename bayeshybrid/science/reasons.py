@@ -31,6 +31,7 @@ class Reason(IntEnum):
     DOSE_NEGATIVE = 9
     FORCING_UNKNOWN = 10
     FORCING_UNSORTED = 11
+    OFF_GRID = 12
 
 
 _DESCRIPTIONS = {
@@ -50,6 +51,8 @@ _DESCRIPTIONS = {
     Reason.DOSE_NEGATIVE: "an amount or a duration of a dose is negative or not a number",
     Reason.FORCING_UNKNOWN: "a forcing was asked outside the times for which it is given",
     Reason.FORCING_UNSORTED: "the times of a forcing run backwards or are not numbers",
+    Reason.OFF_GRID: "the frozen step grid does not hold the start, a time wanted or a jump of an input: "
+    "learn it anew at these times, or solve adaptively",
 }
 
 

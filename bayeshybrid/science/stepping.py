@@ -146,15 +146,51 @@ def integrate(
     `inputs` are the arrays of the field and the events, and `flaw` the code of what is wrong with the latter.
     Rows that were not reached are infinite.
     """
-    happenings = inputs[1]
-    early = jnp.any(times < t0)
-    numbers = (problem.slope(t0, y0, inputs), y0, times, t0)
-    finite = jnp.stack([jnp.all(jnp.isfinite(each)) for each in numbers]).all()
+    early, finite = impossible(problem, y0, inputs, times, t0)
     able = finite & ~early & (flaw == 0)
     at = jnp.where(able, times, t0)
+    solution = _solution(problem, adjoint, y0, inputs, t0, at, {"ts": at})
+    ys = cast(Array, solution.ys)
+    reason = _reason(problem, solution, inputs[1] is not None)
+    usable = _newton_usable(problem, jnp.append(at, t0), jnp.concatenate([ys, y0[None]]), inputs)
+    reason = jnp.where(usable, reason, Reason.SINGULAR)
+    return ys, solution.stats["num_steps"], before_all_else(reason, early, finite, flaw)
+
+
+def step_ends(
+    problem: Problem, y0: Array, inputs: PyTree, times: Array, t0: Array, flaw: Any
+) -> tuple[Array, Array]:
+    """Where the accepted steps of a solve over the sorted times end, infinite behind the last, and whether it worked.
+
+    Arguments as in `integrate`; nothing can be differentiated.
+    """
+    early, finite = impossible(problem, y0, inputs, times, t0)
+    able = finite & ~early & (flaw == 0)
+    at = jnp.where(able, times, t0)
+    steps = {"steps": True, "fn": lambda t, y, args: jnp.zeros(())}  # the states are not wanted
+    solution = _solution(problem, diffrax.RecursiveCheckpointAdjoint(), y0, inputs, t0, at, steps)
+    return cast(Array, solution.ts), able & (solution.result == diffrax.RESULTS.successful)
+
+
+def impossible(problem: Problem, y0: Array, inputs: PyTree, times: Array, t0: Array) -> tuple[Array, Array]:
+    """Whether a time lies before the start, and whether all that a solve starts from is finite."""
+    numbers = (problem.slope(t0, y0, inputs), y0, times, t0)
+    return jnp.any(times < t0), jnp.stack([jnp.all(jnp.isfinite(each)) for each in numbers]).all()
+
+
+def before_all_else(reason: Array, early: Array, finite: Array, flaw: Any) -> Array:
+    """The reason why a solve ended, or why it could not begin."""
+    reason = jnp.where(finite, reason, Reason.NOT_FINITE)
+    reason = jnp.where(flaw == 0, reason, flaw)
+    return jnp.where(early, Reason.BEFORE_START, reason).astype(jnp.int32)
+
+
+def _solution(problem, adjoint, y0, inputs, t0, at, wanted) -> diffrax.Solution:
+    """diffrax's own answer over the sorted times `at`, with what is `wanted` of it."""
+    happenings = inputs[1]
     # Ten units of rounding at the larger end, so that a step is always told from none.
-    rounding = jnp.finfo(times.dtype).eps * jnp.maximum(jnp.abs(t0), jnp.abs(at[-1]))
-    smallest = ROUNDINGS_IN_SMALLEST_STEP * jnp.maximum(rounding, jnp.finfo(times.dtype).tiny)
+    rounding = jnp.finfo(at.dtype).eps * jnp.maximum(jnp.abs(t0), jnp.abs(at[-1]))
+    smallest = ROUNDINGS_IN_SMALLEST_STEP * jnp.maximum(rounding, jnp.finfo(at.dtype).tiny)
     solver, max_steps = problem.solver, problem.max_steps
     if happenings is None:
         controller = _Watched(problem.rtol, problem.atol, smallest)
@@ -163,7 +199,7 @@ def integrate(
         controller = Punctuated(within, smallest, within.rtol, within.atol, within.norm)
         solver = WithDoses(solver, problem.field)
         max_steps += STEPS_PER_STOP * len(happenings.stops)
-    solution = diffrax.diffeqsolve(
+    return diffrax.diffeqsolve(
         diffrax.ODETerm(problem.slope),
         solver,
         t0,
@@ -171,17 +207,9 @@ def integrate(
         None,
         y0,
         inputs,
-        saveat=diffrax.SaveAt(ts=at, controller_state=True),
+        saveat=diffrax.SaveAt(controller_state=True, **wanted),
         stepsize_controller=controller,
         adjoint=adjoint,
         max_steps=max_steps,
         throw=False,
     )
-    ys = cast(Array, solution.ys)
-    reason = _reason(problem, solution, happenings is not None)
-    usable = _newton_usable(problem, jnp.append(at, t0), jnp.concatenate([ys, y0[None]]), inputs)
-    reason = jnp.where(usable, reason, Reason.SINGULAR)
-    reason = jnp.where(finite, reason, Reason.NOT_FINITE)
-    reason = jnp.where(flaw == 0, reason, flaw)
-    reason = jnp.where(early, Reason.BEFORE_START, reason).astype(jnp.int32)
-    return ys, solution.stats["num_steps"], reason
