@@ -40,9 +40,16 @@ Its answer is the message of the same statement in that run: then each network o
 time, what it said there, and the solution is that of this equation under those answers.
 """
 
+GRID = "bayeshybrid.grid"
+"""Type of the message by which a statement asks for a frozen grid of steps: `(n + 1,)`, or `(units, n + 1)`.
+
+Its answer is `None` where the step size control shall choose the steps. Only who knows that the start, the times and
+the jumps of the inputs are those of the grid may answer otherwise.
+"""
+
 STEPS_PER_PRECISION = 0.2  # a method of order five needs a fifth of the power in steps
 
-__all__ = ["HELD", "PRECISION", "SOLUTION", "solve_ode"]
+__all__ = ["GRID", "HELD", "PRECISION", "SOLUTION", "solve_ode"]
 
 
 def solve_ode(
@@ -115,9 +122,11 @@ def solve_ode(
     given = (y0, times, args, start, inputs)
     field = ode.uncompiled(field)
     system = _System(field, labels, settings)
-    held = _held(name)
+    held = _asked(HELD, name)
     solution = (
-        _solved(name, system, given, lanes, in_axes) if held is None else system.beside(held, given, lanes)
+        _solved(name, system, given, lanes, in_axes, _asked(GRID, name))
+        if held is None
+        else system.beside(held, given, lanes)
     )
     finite = solution._replace(ys=_finite(solution.ys, y0, axes))
     message = {
@@ -138,6 +147,7 @@ def solve_ode(
         "inputs": inputs,
         "oddities": _Lazy(lambda: system.oddities(given, lanes)),
         "initial": lambda: system.initial(given, lanes, len(finite.ok) if axes else None),
+        "stepped": lambda most: system.stepped(given, lanes, most),
         "visited": lambda: system.visited(finite.ys, given, lanes),
     }
     _publish(message)
@@ -154,12 +164,32 @@ class _System(NamedTuple):
     labels: tuple[str, ...]
     settings: dict[str, Any]
 
-    def solve(self, given, lanes):
-        """The solution."""
+    def solve(self, given, lanes, grid=None):
+        """The solution, on a grid of steps where there is one: for all units, or one row for each."""
+
+        def lane(grid, y0, times, args, start, inputs):
+            return ode.solve(
+                self.field,
+                y0,
+                times,
+                start,
+                args,
+                labels=self.labels,
+                inputs=inputs,
+                grid=grid,
+                **self.settings,
+            )
+
+        own = 0 if grid is not None and jnp.ndim(grid) == 2 else None
+        return _mapped(lane, lanes and (own, *lanes))(grid, *given)
+
+    def stepped(self, given, lanes, most):
+        """Where the adaptive solve steps, up to so many steps."""
+        settings = self.settings | {"max_steps": min(self.settings["max_steps"], most)}
 
         def lane(y0, times, args, start, inputs):
-            return ode.solve(
-                self.field, y0, times, start, args, labels=self.labels, inputs=inputs, **self.settings
+            return ode.accepted_steps(
+                self.field, y0, times, start, args, labels=self.labels, inputs=inputs, **settings
             )
 
         return _mapped(lane, lanes)(*given)
@@ -255,10 +285,10 @@ def _input_axes(inputs):
     return tuple(0 if getattr(each, "times", jnp.zeros(0)).ndim == 2 else None for each in inputs)
 
 
-def _solved(name, system, given, lanes, in_axes):
+def _solved(name, system, given, lanes, in_axes, grid):
     """The solution, with errors that name the statement."""
     try:
-        return system.solve(given, lanes)
+        return system.solve(given, lanes, grid)
     except ModelError as error:
         raise ModelError(f"solve_ode({name!r}): {error}") from None
     except ValueError as error:
@@ -280,10 +310,10 @@ def _check_across(name, across, axes):
         )
 
 
-def _held(name):
-    """The run beside which networks are held, if somebody asks for one."""
+def _asked(kind, name):
+    """What a listener answers to a message of this kind: `None` where nobody does."""
     nobody = {"fn": lambda: None, "args": (), "kwargs": {}}
-    return apply_stack({"type": HELD, "statement": name, "value": None, **nobody})["value"]
+    return apply_stack({"type": kind, "statement": name, "value": None, **nobody})["value"]
 
 
 def _precision(name, rtol, atol, max_steps, dtype):

@@ -68,6 +68,7 @@ class Target(eqx.Module):
 
     data: dict[str, Any]
     scalings: dict[str, tuple[Any, Any]]
+    grids: dict[str, Array]
     model: Callable[..., Any] = eqx.field(static=True)
     layout: Layout = eqx.field(static=True)
     fixed: tuple[tuple[str, Fixed], ...] = eqx.field(static=True)
@@ -85,6 +86,7 @@ class Target(eqx.Module):
         self.notes = conversions(data) + compiled_in
         self.losses = precision_losses(data)
         self.scalings = {}
+        self.grids = {}
         self.named = labels_of(data)
         self.finer = 1.0
         self.layout = read_layout(model, arrays, fixed)
@@ -275,7 +277,7 @@ class Target(eqx.Module):
         place = place_constrained(
             {k: v[tuple(slice(0, n) for n in shapes[k])] for k, v in carried.items() if k in shapes}
         )
-        fitted = self._run(place).sites
+        fitted = self.frozen({})._run(place).sites
         return {
             name: found.sites[name]["fn"].given(fitted[name]["fn"], fitted[name]["value"]) for name in names
         }
@@ -297,12 +299,33 @@ class Target(eqx.Module):
         return {**self.data, **{name: value.value for name, value in self.fixed}}
 
     def refined(self, finer: float = 100.0) -> Target:
-        """The same target with the tolerances of its solvers `finer` times smaller and steps to match."""
-        return self._with(finer=finer)
+        """The same target with the tolerances of its solvers `finer` times smaller and steps to match.
+
+        No grid is kept: its steps know of no tolerance.
+        """
+        return self._with(finer=finer, grids={})
+
+    def frozen(self, plans: Mapping[str, Any]) -> Target:
+        """The same target with these solves on grids of steps that stand; predictions are adaptive as before.
+
+        - `plans`: solve name to where steps end, `(n + 1,)` for all units or `(units, n + 1)`, with the start, every
+          time of the fit and every jump of an input; see `inference.grids.learn`. The other solves are adaptive.
+
+        ```python
+        def model(times, y=None):
+            rate = numpyro.sample("rate", dist.LogNormal())
+            path = bh.solve_ode("path", lambda t, y, k: -k * y, 1.0, times, t0=0.0, args=rate)
+            bh.observe("y", dist.Normal(path.ys, 0.1), obs=y)
+        target = bh.Target(model, {"times": np.array([1.0, 2.0]), "y": np.array([0.4, 0.1])})
+        frozen = target.frozen({"path": np.linspace(0.0, 2.0, 9)})
+        assert abs(frozen.log_density(jnp.zeros(1)) - target.log_density(jnp.zeros(1))) < 1e-3
+        ```
+        """
+        return self._with(grids={name: jnp.asarray(grid) for name, grid in plans.items()})
 
     def modelled(self, model: Callable[..., Any]) -> Target:
         """The same target with another model of the same sites."""
-        return self if model is self.model else self._with(model=model)
+        return self if model is self.model else self._with(model=model, grids={})
 
     def labelled(self, labels: Mapping[str, tuple[str, ...]]) -> Target:
         """The same target with these names of the units that its data count."""
@@ -335,6 +358,7 @@ class Target(eqx.Module):
             whole=whole,
             visit=visit,
             finer=self.finer,
+            grids=self.grids,
         )
 
     def run_at(self, q: Float[Array, " size"], key: Any = None) -> Run:

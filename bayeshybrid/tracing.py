@@ -23,7 +23,7 @@ from numpyro.primitives import Messenger
 from bayeshybrid.faults import ModelError
 from bayeshybrid.networks import INPUTS, NETWORK, recording, replaying
 from bayeshybrid.science.ode import outlined
-from bayeshybrid.statements import HELD, PRECISION, SOLUTION
+from bayeshybrid.statements import GRID, HELD, PRECISION, SOLUTION
 
 __all__ = ["Run", "place_constrained", "place_unconstrained", "run"]
 
@@ -56,9 +56,16 @@ class _Listener(Messenger):
     hears_solutions = True
 
     def __init__(
-        self, found: Run, scalings: Mapping[str, Any], whole: bool, finer: float, beside: Run | None
+        self,
+        found: Run,
+        scalings: Mapping[str, Any],
+        whole: bool,
+        finer: float,
+        beside: Run | None,
+        grids: Mapping[str, Any],
     ) -> None:
         super().__init__()
+        self.grids = grids
         self.beside = beside
         self.found = found
         self.scalings = scalings
@@ -75,6 +82,8 @@ class _Listener(Messenger):
             msg["value"] = self.scalings.get(msg["network"], msg["value"])
         elif kind == PRECISION:
             msg["value"] = self.finer
+        elif kind == GRID:
+            msg["value"] = self.grids.get(msg["statement"])
         elif kind == HELD and self.beside is not None:
             msg["value"] = self.beside.solutions[msg["statement"]]
         elif kind == NETWORK:
@@ -114,6 +123,7 @@ def run(
     visit: bool = False,
     finer: float = 1.0,
     beside: Run | None = None,
+    grids: Mapping[str, Any] | None = None,
 ) -> Run:
     """Run a model once and collect what it said.
 
@@ -128,6 +138,7 @@ def run(
     - `finer`: how many times smaller than stated the tolerances of solvers shall be.
     - `beside`: an earlier run in the same trace; networks then answer what they answered in it, at the same call
       and, along a solution, at the same time.
+    - `grids`: solve name to the step ends of a frozen grid; the other solves are adaptive.
 
     **Returns:** a `Run`.
 
@@ -142,7 +153,7 @@ def run(
     """
     found = Run()
     tracer = numpyro.handlers.trace()
-    listener = _Listener(found, scalings or {}, whole, finer, beside)
+    listener = _Listener(found, scalings or {}, whole, finer, beside, grids or {})
     with (
         recording() as direct,
         nullcontext() if beside is None else replaying(beside.direct),
