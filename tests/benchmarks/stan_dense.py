@@ -36,7 +36,9 @@ def dense_service(directory: Path) -> Path:
         f"return_code = stan::services::sample::{DIAGONAL}(": f"return_code = stan::services::sample::{DENSE}(",
     }.items():
         if source.count(before) != 1:
-            raise RuntimeError(f"httpstan {httpstan.__version__} has another service than this was written for")
+            raise RuntimeError(
+                f"httpstan {httpstan.__version__} has another service than this was written for"
+            )
         source = source.replace(before, after)
     changed = directory / "stan_services_dense.cpp"
     changed.write_text(source)

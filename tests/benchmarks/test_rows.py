@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import jax
 import numpy as np
 import numpyro
@@ -10,6 +12,7 @@ from numpyro import handlers
 
 from tests.benchmarks.agreement import compare, estimates
 from tests.benchmarks.density import by_hand, ours, tight
+from tests.benchmarks.floor import Kernel, logarithms
 from tests.benchmarks.rows import NAMES, read_row
 
 DRAWS = 3
@@ -29,9 +32,7 @@ def prior_draws(row, count):
 
 
 @pytest.mark.rank_promotion_allowed("numpyro broadcasts the parameters of a prior over its events")
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in NAMES]
-)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in NAMES])
 def test_ours_and_the_model_by_hand_agree(name):
     row = read_row(name)
     points = prior_draws(row, 4 * DRAWS)
@@ -60,3 +61,23 @@ def test_a_wrong_program_is_noticed():
     difference = ours(row, wrong, True) - by_hand(row, points, True)
     assert np.std(difference, ddof=1) > 0.01
     assert jax.config.jax_enable_x64
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+def test_the_kernel_of_the_floor_is_the_row():
+    row, kernel = read_row("lotka_volterra"), Kernel()
+    points = {"birth": 0.55, "eaten": 0.028, "death": 0.8, "growth": 0.024}
+    points |= {"start": [34.0, 5.9], "noise": [0.25, 0.25]}
+    given = {
+        name: np.array(value) * np.array([0.97, 1.0, 1.02]).reshape(-1, *(1,) * np.ndim(value))
+        for name, value in points.items()
+    }
+    values = [kernel.value_and_gradient(q, 40)[0] for q in logarithms(row, given)]
+    difference = values - by_hand(row, given, True)
+    assert np.ptp(difference) < 1e-4
+    q, step = logarithms(row, given)[0], 1e-6
+    numeric = [
+        (kernel.value_and_gradient(q + e, 4)[0] - kernel.value_and_gradient(q - e, 4)[0]) / (2 * step)
+        for e in step * np.eye(8)
+    ]
+    np.testing.assert_allclose(kernel.value_and_gradient(q, 4)[1], numeric, rtol=1e-5, atol=1e-5)

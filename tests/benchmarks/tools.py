@@ -145,17 +145,22 @@ class NumpyroByHand(Tool):
 
     def __init__(self, row, settings):
         super().__init__(row, settings)
+        import jax
         import numpyro
         from numpyro.infer import MCMC, NUTS
+
+        # numpyro compiles its chains anew at each run; here the second fit gets the program of the first.
+        programs: dict[Any, Any] = {}
+
+        def kept(chain):
+            return programs.setdefault(tuple(self.mcmc._collection_params.items()), jax.pmap(chain))
 
         numpyro.set_host_device_count(settings.chains)
         numpyro.enable_x64()
         model = row.by_hand(*settings.tolerances(row))
         kernel = NUTS(model, dense_mass=self.dense, forward_mode_differentiation=row.forward)
         counts = {"num_warmup": settings.warmup, "num_samples": settings.draws}
-        self.mcmc = MCMC(
-            kernel, num_chains=settings.chains, chain_method="parallel", progress_bar=False, **counts
-        )
+        self.mcmc = MCMC(kernel, num_chains=settings.chains, chain_method=kept, progress_bar=False, **counts)
 
     def fit(self, seed):
         import jax

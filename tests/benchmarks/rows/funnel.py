@@ -74,7 +74,11 @@ def exact() -> dict[str, dict[str, Any]]:
     mean = -0.5 * (np.euler_gamma + math.log(2.0))
     size = {"mean": (mean, 0.0), "sd": (math.sqrt(2.25 + math.pi**2 / 8.0), 0.0), "quantiles": quantiles}
     found = {
-        "v": {"mean": (0.0, 0.0), "sd": (3.0, 0.0), "quantiles": {str(p): (v.inv_cdf(p), 0.0) for p in LEVELS}}
+        "v": {
+            "mean": (0.0, 0.0),
+            "sd": (3.0, 0.0),
+            "quantiles": {str(p): (v.inv_cdf(p), 0.0) for p in LEVELS},
+        }
     }
     return found | {f"log x[{index}]": size for index in range(9)}
 
