@@ -1,0 +1,304 @@
+"""Frozen grids of steps: learned from adaptive solves near the basins, and held against them afterwards.
+
+On a grid a solve costs a fraction of an adaptive one (`science.lean`), and does not notice its own error. So what was
+drawn on grids counts only with a `certificate`, and what was never drawn because of them is looked for by `compare`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import diffrax
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from bayeshybrid import configuration
+from bayeshybrid.inference.convergence import FEW, MOVED_LITTLE, MOVED_MUCH
+from bayeshybrid.inference.importance import Weights, shape_limit, weigh
+from bayeshybrid.science import lean, pacing
+from bayeshybrid.science.inputs import Doses
+from bayeshybrid.survey import ask, slopes
+from bayeshybrid.target import Target
+from bayeshybrid.tracing import abstract
+from bayeshybrid.verdict import Check
+
+MOST_STEPS = 1024
+MOST_ADAPTIVE_STEPS = 4 * MOST_STEPS
+POINTS_AT_ONCE = 16  # each keeps the ends of all its steps, for every unit
+FEWEST_SOLVED = 0.5
+APART = 1.0
+ENOUGH = 1e-3
+
+__all__ = ["Certificate", "Comparison", "certificate", "compare", "learn", "refine"]
+
+
+def learn(
+    target: Target, points: np.ndarray, stretch: float | None = None, least: Mapping[str, int] | None = None
+) -> tuple[dict[str, Array], tuple[str, ...]]:
+    """A grid of steps for each solve for which one can stand.
+
+    At each time the grid is as fine as the finest of the adaptive solves at the points, and steps end at the start,
+    at every time wanted and at every jump of an input. The number of steps is rounded up to a power of two by splitting
+    the longest ones in those units, so that few programs serve many grids.
+
+    **Arguments:**
+
+    - `target`: with adaptive solves, as it is built.
+    - `points`: `(m, size)`, 16 to 64 draws near the basins.
+    - `stretch`: how many times longer than those of the adaptive solves the steps may be. By default so many that a
+      solve at a tolerance of 1e-3 would make them: the tolerance of single steps is far below what a posterior feels.
+    - `least`: solve name to a number of steps that its grid shall have, if fewer would do but not far fewer: so that a
+      program which was compiled for so many serves again.
+
+    **Returns:** plans for `Target.frozen`, solve name to `(n + 1,)` or `(units, n + 1)`, and a sentence for each
+    solve that has none: its solver is no explicit Runge-Kutta method; its start, its times or the times of its
+    inputs depend on the unknowns; more than half of its points failed; or more than 1024 steps would be needed.
+
+    ```python
+    from bayeshybrid.inference.grids import learn
+    def model(times, y=None):
+        rate = numpyro.sample("rate", dist.LogNormal())
+        path = bh.solve_ode("path", lambda t, y, k: -k * y, 1.0, times, t0=0.0, args=rate)
+        bh.observe("y", dist.Normal(path.ys, 0.1), obs=y)
+    target = bh.Target(model, {"times": np.array([1.0, 2.0]), "y": np.array([0.4, 0.1])})
+    plans, notes = learn(target, np.zeros((4, 1)))
+    assert 1.0 in plans["path"] and 2.0 in plans["path"] and not notes
+    ```
+    """
+    target = target.frozen({})
+    points = np.asarray(points)
+    settings = abstract(_settings, target, points[0])
+    solvers = {name: found["solver"] or diffrax.Tsit5() for name, found in settings.items()}
+    explicit = tuple(name for name, solver in solvers.items() if lean.tableau(solver) is not None)
+    notes = [
+        f"{name}: no frozen grid, {type(solver).__name__} is no explicit Runge-Kutta method"
+        for name, solver in solvers.items()
+        if name not in explicit
+    ]
+    plans = {}
+    for name, told in (_steps(target, points, explicit) if explicit else {}).items():
+        plan = _plan(
+            told, stretch or _stretch(solvers[name], settings[name]["rtol"]), (least or {}).get(name, 0)
+        )
+        if isinstance(plan, str):
+            notes.append(f"{name}: no frozen grid, {plan}")
+        else:
+            plans[name] = jnp.asarray(plan)
+    return plans, tuple(notes)
+
+
+def refine(plans: Mapping[str, Any]) -> dict[str, Array]:
+    """The same grids with every step halved.
+
+    ```python
+    from bayeshybrid.inference.grids import refine
+    assert refine({"path": np.array([0.0, 1.0, 3.0])})["path"].tolist() == [0.0, 0.5, 1.0, 2.0, 3.0]
+    ```
+    """
+    return {name: jnp.asarray(pacing.halved(np.asarray(grid))) for name, grid in plans.items()}
+
+
+class Certificate(NamedTuple):
+    """What draws made on frozen grids are worth.
+
+    - `check`: for the verdict; failed where the grids must be refined.
+    - `verdict`: `"pass"`; `"weigh"`, where the draws must be weighted; or `"refine"`.
+    - `differences`: `(n,)`, log density of adaptive solves minus that on the grids; `-inf` where only the former
+      fail, NaN where the latter do.
+    - `weights`: of the draws that did not fail on the grids, in their order.
+    - `lost`: share of all points that fail on the grids and not otherwise.
+    """
+
+    check: Check
+    verdict: Literal["pass", "weigh", "refine"]
+    differences: np.ndarray
+    weights: Weights
+    lost: float
+
+
+def certificate(target: Target, frozen: Target, draws: np.ndarray) -> Certificate:
+    """Whether draws made on frozen grids are draws of the posterior, or can be weighted to be.
+
+    No posterior mean is off by more than the coefficient of variation of the weights, in posterior standard
+    deviations (Timonen et al. 2023, arXiv:2205.09059): below 0.1 is a pass, up to 0.7 the weights are to be applied
+    if their Pareto k-hat allows, and above the grids are too coarse. So they are where more than 0.1 % of the points
+    fail on them alone. It cannot see what was never drawn: `compare` looks there.
+
+    **Arguments:**
+
+    - `target`, `frozen`: with adaptive solves, of the stated or a finer tolerance, and with grids.
+    - `draws`: `(n, size)`, at least a thousand; proposals that failed may stand among them.
+    """
+    accurate, cheap = _accurate(target, draws), slopes(frozen, draws)[0]
+    drawn, lost = np.isfinite(cheap), float(np.mean(~np.isfinite(cheap) & np.isfinite(accurate)))
+    differences = np.full(len(accurate), np.nan)
+    differences[drawn] = accurate[drawn] - cheap[drawn]
+    weights = weigh(differences[drawn])
+    # A draw that only the adaptive solve fails on has weight zero, and that moves means as any other weight.
+    variation = np.sqrt(max(0.0, drawn.sum() / weights.effective - 1)) if weights.count else np.inf
+    name, remedy = "frozen step grid (weights' variation)", "learn a finer grid: halve its steps and repeat"
+    if lost > FEW:
+        name = "points that fail on the frozen step grid and are solved adaptively"
+        return Certificate(Check(name, "fail", lost, FEW, "", remedy), "refine", differences, weights, lost)
+    if variation < MOVED_LITTLE:
+        check = Check(name, "pass", variation, MOVED_LITTLE)
+        return Certificate(check, "pass", differences, weights, lost)
+    if variation < MOVED_MUCH and weights.shape <= shape_limit(weights.count):
+        check = Check(name, "pass with remarks", variation, MOVED_LITTLE, "", "the draws were weighted")
+        return Certificate(check, "weigh", differences, weights, lost)
+    place = f"Pareto k-hat {weights.shape:.2f}"
+    check = Check(name, "fail", variation, MOVED_MUCH, place, remedy)
+    return Certificate(check, "refine", differences, weights, lost)
+
+
+class Comparison(NamedTuple):
+    """Where frozen grids and adaptive solves disagree.
+
+    - `accurate`, `cheap`: kind of point to log densities, `(n,)`, `-inf` where they fail.
+    - `lost`: kind of point to the places that fail on the grids and are solved adaptively.
+    - `apart`: kind of point to the places within reach of the best whose log densities differ by more than 1.
+    - `notes`: a sentence for each kind with any of these.
+    - `sound`: whether nothing within reach of the best was lost or is apart.
+    """
+
+    accurate: dict[str, np.ndarray]
+    cheap: dict[str, np.ndarray]
+    lost: dict[str, np.ndarray]
+    apart: dict[str, np.ndarray]
+    notes: tuple[str, ...]
+    sound: bool
+
+
+def compare(target: Target, frozen: Target, points: Mapping[str, np.ndarray]) -> Comparison:
+    """Log densities by adaptive solves and on frozen grids where nothing may have been drawn.
+
+    A point is within reach where the higher of its two log densities lies within `10 + size / 2` of the highest
+    accurate one: draws of a posterior lie about `size / 2` below its mode, and what is e^10 times rarer does not count.
+
+    **Arguments:**
+
+    - `target`, `frozen`: with adaptive solves and with grids.
+    - `points`: `(n, size)` by kind, such as all optimised starts, the discarded ones too, `"starts"`; 200 prior
+      draws, `"prior"`; and draws inflated twofold about their mean, `"inflated"`.
+    """
+    sizes = {kind: len(rows) for kind, rows in points.items()}
+    rows = np.concatenate([np.asarray(rows) for rows in points.values()])
+    splits = np.cumsum(list(sizes.values()))[:-1]
+
+    def by_kind(values):
+        return dict(zip(sizes, np.split(values, splits), strict=True))
+
+    accurate, cheap = _accurate(target, rows), slopes(frozen, rows)[0]
+    reach = accurate.max() - 10 - rows.shape[1] / 2
+    near = np.maximum(accurate, cheap) >= reach
+    lost = np.isfinite(accurate) & ~np.isfinite(cheap)
+    with np.errstate(invalid="ignore"):
+        differences = cheap - accurate
+        apart = near & ~lost & (np.abs(differences) > APART)
+    notes = []
+    for kind, missing, near_missing, off, by in zip(
+        sizes, *(by_kind(x).values() for x in (lost, lost & near, apart, differences)), strict=True
+    ):
+        if missing.any():
+            notes.append(
+                f"{missing.sum()} of {sizes[kind]} points ({kind}) fail on the frozen grid and are solved adaptively, "
+                f"{near_missing.sum()} of them within reach of the best"
+            )
+        if off.any():
+            worst = by[off][np.argmax(np.abs(by[off]))]
+            notes.append(
+                f"{off.sum()} of {sizes[kind]} points ({kind}) within reach of the best differ in log density, by up "
+                f"to {worst:+.3g} on the frozen grid"
+            )
+    return Comparison(
+        by_kind(accurate),
+        by_kind(cheap),
+        {kind: np.flatnonzero(some) for kind, some in by_kind(lost).items()},
+        {kind: np.flatnonzero(some) for kind, some in by_kind(apart).items()},
+        tuple(notes),
+        not np.any(apart | lost & near),
+    )
+
+
+def _accurate(target, points):
+    """Log densities by the program that all else is asked of, which is compiled already."""
+    return ask(target, np.asarray(points), ["log_density"])["log_density"]
+
+
+def _settings(target, q):
+    """Solve name to its settings; of solves without times nothing is learned."""
+    solutions = target.run_at(q).solutions
+    return {name: message["settings"] for name, message in solutions.items() if message["times"].size}
+
+
+def _stretch(solver, tolerance):
+    """How many times longer steps would be at the tolerance that the draws need."""
+    if isinstance(tolerance, jax.core.Tracer):
+        return 1.0
+    return max(1.0, (ENOUGH / max(float(tolerance), 1e-12)) ** (1 / solver.order(None)))
+
+
+class _Told(NamedTuple):
+    """How a solve stepped: `Steps` of each point and unit, the times that must not vary, whether units are mapped."""
+
+    ends: np.ndarray
+    fixed: np.ndarray
+    stops: np.ndarray
+    ok: np.ndarray
+    constant: bool
+    mapped: bool
+
+
+def _steps(target, points, names):
+    """Solve name to `_Told`, with points and units as the first axes."""
+    parts = []
+    for start in range(0, len(points), POINTS_AT_ONCE):
+        at = np.minimum(np.arange(start, start + POINTS_AT_ONCE), len(points) - 1)
+        told = jax.tree.map(np.asarray, _stepped(target, points[at], names))
+        kept = min(POINTS_AT_ONCE, len(points) - start)
+        parts.append(jax.tree.map(lambda x, kept=kept: x[:kept], told))
+    found = {}
+    for name in names:
+        together = [np.concatenate(x) for x in zip(*(jax.tree.leaves(p[name]) for p in parts), strict=True)]
+        steps, moments = together[:4], together[4:]
+        mapped = steps[3].ndim == 2
+        constant = all(np.array_equal(x, np.broadcast_to(x[:1], x.shape), equal_nan=True) for x in moments)
+        found[name] = _Told(*(x if mapped else x[:, None] for x in steps), constant, mapped)
+    return found
+
+
+@partial(jax.jit, static_argnames="names", compiler_options=configuration.compile_options(brief=True))
+def _stepped(target, points, names):
+    return jax.vmap(partial(_stepped_at, target, names=names))(points)
+
+
+def _stepped_at(target, q, names):
+    solutions = target.run_at(q).solutions
+    return {
+        name: (solutions[name]["stepped"](MOST_ADAPTIVE_STEPS), _moments(solutions[name])) for name in names
+    }
+
+
+def _moments(message):
+    """All times that a grid rests on, as the statement was given them."""
+    inputs = [(x.times, x.duration if isinstance(x, Doses) else None) for x in message["inputs"]]
+    return [message["times"], message["start"], inputs]
+
+
+def _plan(told, stretch, least):
+    """Where steps end, or why there is no grid."""
+    if not told.constant:
+        return "its start, its times or those of its inputs depend on the unknowns"
+    solved = told.ok.mean(axis=0)
+    if solved.min() < FEWEST_SOLVED:
+        return f"{1 - solved.min():.0%} of the adaptive solves to learn it from failed"
+    rows = [(told.ok[:, unit], unit) for unit in range(told.ok.shape[1])]
+    paces = [pacing.pace(told.fixed[r].ravel(), told.stops[r].ravel(), told.ends[r]) for r in rows]
+    grids = pacing.place(paces, stretch, MOST_STEPS, least)
+    if grids is None:
+        return f"it would have more than {MOST_STEPS} steps"
+    return grids if told.mapped else grids[0]
