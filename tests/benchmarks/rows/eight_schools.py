@@ -81,4 +81,5 @@ ROW = Row(
     heavy=("tau",),
     forward=False,
     pymc=with_pymc,
+    published={"mu": (4.41051833695493, 0.0330374705950917)},  # posteriordb's reference draws
 )

@@ -126,6 +126,18 @@ def stan_data():
     return {"N": len(times) - 1, "first": pelts[0].tolist(), **later}
 
 
+# Means of posteriordb's reference draws, and their standard errors.
+PUBLISHED = {
+    "birth": (0.546864499783931, 0.00062626907415417),
+    "eaten": (0.0277472877678081, 4.11604266143508e-05),
+    "death": (0.800095360233122, 0.000884603225898987),
+    "growth": (0.0240859152534545, 3.50047668143892e-05),
+    "start[0]": (34.0352224770469, 0.0293082761729642),
+    "start[1]": (5.93589713368062, 0.00533872103038814),
+    "noise[0]": (0.24805686320252, 0.000439337727695207),
+    "noise[1]": (0.251016914583618, 0.000439525598676463),
+}
+
 ROW = Row(
     name="lotka_volterra",
     title="Lotka-Volterra, lynx and hare",
@@ -136,5 +148,6 @@ ROW = Row(
     stan_data=stan_data,
     rtol=RTOL,
     atol=ATOL,
+    published=PUBLISHED,
     kernel="lotka_volterra",
 )

@@ -27,6 +27,7 @@ class Row:
     - `forward`: whether the model by hand differentiates forward, which pays for few unknowns.
     - `exact`: the reference where it is known in closed form.
     - `pymc`: makes the PyMC model where PyMC can express it without an equation.
+    - `published`: quantity to the published mean and its standard error, where there are such.
     - `kernel`: the name of the C kernel that gives the floor.
     """
 
@@ -46,6 +47,7 @@ class Row:
     forward: bool = True
     exact: Callable[[], dict[str, dict[str, Any]]] | None = None
     pymc: Callable[[], Any] | None = None
+    published: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     kernel: str | None = None
 
     @property
