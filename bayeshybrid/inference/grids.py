@@ -14,6 +14,7 @@ import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array
 
 from bayeshybrid import configuration
@@ -237,7 +238,7 @@ def _settings(target, q):
 
 def _stretch(solver, tolerance):
     """How many times longer steps would be at the tolerance that the draws need."""
-    if isinstance(tolerance, jax.core.Tracer):
+    if isinstance(tolerance, Tracer):
         return 1.0
     return max(1.0, (ENOUGH / max(float(tolerance), 1e-12)) ** (1 / solver.order(None)))
 
@@ -264,10 +265,10 @@ def _steps(target, points, names):
     found = {}
     for name in names:
         together = [np.concatenate(x) for x in zip(*(jax.tree.leaves(p[name]) for p in parts), strict=True)]
-        steps, moments = together[:4], together[4:]
-        mapped = steps[3].ndim == 2
+        moments, mapped = together[4:], together[3].ndim == 2
+        ends, fixed, stops, ok = together[:4] if mapped else (x[:, None] for x in together[:4])
         constant = all(np.array_equal(x, np.broadcast_to(x[:1], x.shape), equal_nan=True) for x in moments)
-        found[name] = _Told(*(x if mapped else x[:, None] for x in steps), constant, mapped)
+        found[name] = _Told(ends, fixed, stops, ok, constant, mapped)
     return found
 
 
