@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib import metadata
 from importlib.util import find_spec
@@ -138,29 +139,42 @@ class OursCached(Ours):
 
 
 class NumpyroByHand(Tool):
-    """numpyro's NUTS as users run it, diffrax in the model, each chain on its own CPU device."""
+    """numpyro's NUTS as users run it, diffrax in the model, chains side by side.
+
+    Not by numpyro's own `chain_method="parallel"`: that compiles anew at each fit, and under it diffrax 0.7 with jax
+    0.10 cannot differentiate backwards. Here all chains, and the second fit, share one program.
+    """
 
     needs = ("numpyro", "jax", "jaxlib", "diffrax")
     dense = False
 
     def __init__(self, row, settings):
         super().__init__(row, settings)
-        import jax
         import numpyro
         from numpyro.infer import MCMC, NUTS
 
-        # numpyro compiles its chains anew at each run; here the second fit gets the program of the first.
-        programs: dict[Any, Any] = {}
-
-        def kept(chain):
-            return programs.setdefault(tuple(self.mcmc._collection_params.items()), jax.pmap(chain))
-
-        numpyro.set_host_device_count(settings.chains)
         numpyro.enable_x64()
         model = row.by_hand(*settings.tolerances(row))
         kernel = NUTS(model, dense_mass=self.dense, forward_mode_differentiation=row.forward)
-        counts = {"num_warmup": settings.warmup, "num_samples": settings.draws}
-        self.mcmc = MCMC(kernel, num_chains=settings.chains, chain_method=kept, progress_bar=False, **counts)
+        counts = {"num_warmup": settings.warmup, "num_samples": settings.draws, "num_chains": settings.chains}
+        self.programs: dict[Any, Any] = {}
+        self.mcmc = MCMC(kernel, chain_method=self.side_by_side, progress_bar=False, **counts)
+
+    def side_by_side(self, chain):
+        """numpyro's chains mapped over threads: XLA computes outside Python's lock."""
+        import jax
+
+        def run(given):
+            count = len(jax.tree.leaves(given)[0])
+            each = [jax.tree.map(lambda leaf, i=i: leaf[i], given) for i in range(count)]
+            asked = tuple(self.mcmc._collection_params.items())
+            if asked not in self.programs:
+                self.programs[asked] = jax.jit(chain).lower(each[0]).compile()
+            with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
+                found = list(threads.map(lambda one: jax.block_until_ready(self.programs[asked](one)), each))
+            return jax.tree.map(lambda *leaves: jax.numpy.stack(leaves), *found)
+
+        return run
 
     def fit(self, seed):
         import jax
@@ -323,12 +337,12 @@ def _total(values: Any) -> int | None:
 
 
 def _kept_seconds(posterior, kept, everything):
-    """Seconds of the kept draws: as told, else by their share of the gradients, else half of the sampling."""
+    """Seconds of the kept draws: as told, else by their share of the gradients, else all that sampling took."""
     seconds = posterior.record.get("seconds", {})
     if "draws" in seconds:
         return float(seconds["draws"])
     sampling = float(seconds.get("sampling", float("nan")))
-    return sampling * (min(1.0, kept / everything) if kept and everything else 0.5)
+    return sampling * (min(1.0, kept / everything) if kept and everything else 1.0)
 
 
 def _stan_values(fit, name):

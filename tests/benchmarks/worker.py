@@ -39,8 +39,9 @@ def run(row_name: str, tool_name: str, seed: int, began: float, settings: Settin
     return {**about, "fits": figures, "versions": tool.versions(), "draws": draws}
 
 
-def _figures(fit: Fit, pace: float | None) -> dict:
-    kept = fit.kept_seconds if fit.kept_seconds is not None else fit.gradients * pace
+def _figures(fit: Fit, pace: float | None, seconds: float) -> dict:
+    # A pace taken from a short run holds its fixed cost too; the kept draws took no longer than the whole fit.
+    kept = fit.kept_seconds if fit.kept_seconds is not None else min(fit.gradients * pace, seconds)
     counts = ("gradients", "all_gradients", "divergences", "failures", "record")
     return {"kept_seconds": kept, **{name: getattr(fit, name) for name in counts}}
 
