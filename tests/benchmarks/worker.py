@@ -33,7 +33,9 @@ def run(row_name: str, tool_name: str, seed: int, began: float, settings: Settin
     last = fits["warm" if warm else "cold"][0]
     told = last.kept_seconds is not None
     pace = None if told else tool.seconds_per_gradient()
-    figures = {name: {"seconds": seconds, **_figures(fit, pace)} for name, (fit, seconds) in fits.items()}
+    figures = {
+        name: {"seconds": seconds, **_figures(fit, pace, seconds)} for name, (fit, seconds) in fits.items()
+    }
     draws = {f"{name}.{site}": v for name, (fit, _) in fits.items() for site, v in fit.draws.items()}
     about = {"row": row_name, "tool": tool_name, "seed": seed, "target": settings.target}
     return {**about, "fits": figures, "versions": tool.versions(), "draws": draws}
