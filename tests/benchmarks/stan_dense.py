@@ -19,6 +19,16 @@ DIAGONAL, DENSE = "hmc_nuts_diag_e_adapt", "hmc_nuts_dense_e_adapt"
 FLAGS = ["-O3", "-std=c++14", "-fPIC", "-w", "-D_REENTRANT", "-DSTAN_THREADS", "-D_GLIBCXX_USE_CXX11_ABI=0"]
 FLAGS += ["-DBOOST_DISABLE_ASSERTS", "-DBOOST_PHOENIX_NO_VARIADIC_EXPRESSION"]
 
+CHANGES = {
+    "stan_services.cpp": {  # the name that Python sees stays: `..._wrapper` is not touched
+        f"sample/{DIAGONAL}.hpp": f"sample/{DENSE}.hpp",
+        f"return_code = stan::services::sample::{DIAGONAL}(": f"return_code = stan::services::sample::{DENSE}(",
+    },
+    "socket_writer.hpp": {  # the line after which draws may come
+        'rfind("Diagonal elements of inverse mass matrix"': 'rfind("Elements of inverse mass matrix"',
+    },
+}
+
 
 def dense_service(directory: Path) -> Path:
     """The compiled service with the dense metric under its old name; made in `directory` where it is not there."""
@@ -29,24 +39,23 @@ def dense_service(directory: Path) -> Path:
         return compiled
     directory.mkdir(parents=True, exist_ok=True)
     package = Path(httpstan.__file__).parent
-    source = (package / "stan_services.cpp").read_text()
-    # The name that Python sees stays: `..._wrapper` is not touched.
-    for before, after in {
-        f"sample/{DIAGONAL}.hpp": f"sample/{DENSE}.hpp",
-        f"return_code = stan::services::sample::{DIAGONAL}(": f"return_code = stan::services::sample::{DENSE}(",
-    }.items():
-        if source.count(before) != 1:
-            raise RuntimeError(
-                f"httpstan {httpstan.__version__} has another service than this was written for"
-            )
-        source = source.replace(before, after)
-    changed = directory / "stan_services_dense.cpp"
-    changed.write_text(source)
+    for name, changes in CHANGES.items():  # beside each other, so that the one includes the other
+        (directory / name).write_text(_changed((package / name).read_text(), changes, httpstan.__version__))
     include = [f"-I{package}", f"-I{package / 'include'}", f"-I{sysconfig.get_path('include')}"]
     unfinished = compiled.with_suffix(".unfinished")
-    command = ["g++", *FLAGS, *include, "-c", str(changed), "-o", str(unfinished)]
+    command = ["g++", *FLAGS, *include, "-c", str(directory / "stan_services.cpp"), "-o", str(unfinished)]
     subprocess.run(command, check=True)
     return unfinished.rename(compiled)
+
+
+def _changed(source: str, changes: dict[str, str], version: str) -> str:
+    for before, after in changes.items():
+        if source.count(before) != 1:
+            raise RuntimeError(
+                f"httpstan {version} has another service than this was written for: no {before!r}"
+            )
+        source = source.replace(before, after)
+    return source
 
 
 def use(compiled: Path) -> None:
