@@ -45,9 +45,9 @@ def ask(target: Target, points: np.ndarray, wanted: Sequence[str]) -> dict[str, 
 
     **Arguments:**
 
-    - `wanted`: among `values` (unknowns and derived quantities), `log_likelihood`, `pointwise` (by observed
-      site), `mean` and `variance` (conditional, by observed site), `scores` (unknowns on their prior's normal
-      scores), `priors` (parameters of each unknown's prior), `prior_slope` (gradient of the log prior,
+    - `wanted`: among `values` (unknowns and derived quantities), `log_likelihood`, `log_density`, `pointwise`
+      (by observed site), `mean` and `variance` (conditional, by observed site), `scores` (unknowns on their prior's
+      normal scores), `priors` (parameters of each unknown's prior), `prior_slope` (gradient of the log prior,
       solutions held), and whatever `Target.explain` tells.
 
     ```python
@@ -128,12 +128,14 @@ def _tell(target, q):
     """Everything at one point, from one run of the model."""
     found = target.run_at(q)
     named = [site.name for site in target.layout.latent + target.layout.deterministic]
+    prior, likelihood = target.densities(found)
     latent = {site.name: found.sites[site.name] for site in target.layout.latent}
     observed = {site.name: found.sites[site.name] for site in target.layout.observed}
     expected = {name: conditional_moments(site["fn"], jax.random.key(0)) for name, site in observed.items()}
     return {
         "values": {name: found.sites[name]["value"] for name in named},
-        "log_likelihood": target.densities(found)[1],
+        "log_likelihood": likelihood,
+        "log_density": jnp.where(jnp.isfinite(prior + likelihood), prior + likelihood, -jnp.inf),
         "pointwise": {name: log_prob(site) for name, site in observed.items()},
         "mean": {name: expected[name].mean for name in observed},
         "variance": {name: expected[name].variance for name in observed},

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.extend.core
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -16,21 +17,37 @@ from bayeshybrid import configuration
 CHAINS = PartitionSpec("chains")
 EVERYWHERE = PartitionSpec()
 
-__all__ = ["mesh_of", "over_devices", "settled"]
+WAITING = frozenset(
+    "cholesky cholesky_update eig eigh fft geqp3 geqrf hessenberg householder_product lu ormqr schur svd "
+    "triangular_solve tridiagonal tridiagonal_solve".split()
+)
+
+__all__ = ["mesh_of", "over_devices", "settled", "spread_over"]
 
 
 @lru_cache(maxsize=32)
-def mesh_of(chains: int) -> Mesh:
-    """As many local devices as divide the chains evenly.
+def mesh_of(chains: int, most: int | None = None) -> Mesh:
+    """As many local devices as divide the chains evenly, at most so many.
 
     ```python
     from bayeshybrid.inference.devices import mesh_of
     assert 4 % mesh_of(4).size == 0
     ```
     """
-    devices = jax.local_devices()
+    devices = jax.local_devices()[:most]
     count = max(n for n in range(1, len(devices) + 1) if chains % n == 0)
     return jax.make_mesh((count,), ("chains",), devices=devices[:count], axis_types=(AxisType.Auto,))
+
+
+def spread_over(state: Any) -> int:
+    """Over how many devices the rows of a state lie.
+
+    ```python
+    from bayeshybrid.inference.devices import spread_over
+    assert spread_over(jnp.arange(4.0)) == 1
+    ```
+    """
+    return len(jax.tree.leaves(state)[0].devices())
 
 
 def settled(state: Any) -> Any:
@@ -48,7 +65,9 @@ def settled(state: Any) -> Any:
 def over_devices(function: Callable[..., Any], chains: int) -> Callable[..., Any]:
     """`function(target, state, *rest)` compiled once, with the rows of the state spread over the devices.
 
-    Each device runs its own chains and waits for no other; what comes back has the chains in front.
+    Each device runs its own chains and waits for no other; what comes back has the chains in front. A program with
+    matrix decompositions or Fourier transforms runs on one device: on CPUs these wait for threads of a pool that all
+    devices share, and where all of them wait nothing goes on (seen to hang with two).
 
     ```python
     from bayeshybrid.inference.devices import over_devices
@@ -56,16 +75,37 @@ def over_devices(function: Callable[..., Any], chains: int) -> Callable[..., Any
     assert double(2.0, jnp.arange(4.0)).tolist() == [0.0, 2.0, 4.0, 6.0]
     ```
     """
+    programs: dict[Any, tuple[Mesh, Callable[..., Any]]] = {}
+
+    def run(target, state, *rest):
+        leaves, tree = jax.tree.flatten((target, state, rest))
+        key = (tree, tuple((np.shape(x), jnp.result_type(x)) for x in leaves))
+        if key not in programs:
+            programs[key] = _compiled(function, chains, target, state, rest)
+        mesh, program = programs[key]
+        if mesh.size < mesh_of(chains).size:
+            state = jax.device_put(state, NamedSharding(mesh, CHAINS))
+        return program(target, state, *rest)
+
+    return run
+
+
+def _compiled(function, chains, target, state, rest):
+    """The devices on which it may run, and the program."""
     mesh = mesh_of(chains)
+    traced = _traced(function, target, _part_of_one(state, mesh.size), *rest)
+    if mesh.size > 1 and _waits(traced[0].jaxpr):
+        mesh = mesh_of(chains, 1)
+        traced = _traced(function, target, _part_of_one(state, 1), *rest)
+    program, results = traced
 
-    def spread(target, state, *rest):
-        run = _traced(function, target, _part_of_one(state, mesh.size), *rest)
-        places = (EVERYWHERE, CHAINS, *(EVERYWHERE for _ in rest))
-        return jax.shard_map(run, mesh=mesh, in_specs=places, out_specs=CHAINS, check_vma=False)(
-            target, state, *rest
-        )
+    def one(*arguments):
+        leaves = jax.extend.core.jaxpr_as_fun(program)(*jax.tree.leaves(arguments))
+        return jax.tree.unflatten(jax.tree.structure(results), leaves)
 
-    return jax.jit(spread, compiler_options=configuration.compile_options())
+    places = (EVERYWHERE, CHAINS, *(EVERYWHERE for _ in rest))
+    spread = jax.shard_map(one, mesh=mesh, in_specs=places, out_specs=CHAINS, check_vma=False)
+    return mesh, jax.jit(spread, compiler_options=configuration.compile_options())
 
 
 def _part_of_one(state, devices):
@@ -74,15 +114,18 @@ def _part_of_one(state, devices):
 
 
 def _traced(function, *arguments):
-    """`function` as it is traced outside of any mesh.
+    """`function` as it is traced outside of any mesh, and the shapes of its results.
 
     Inside of one, the backward pass of a diffrax solve sees arrays that know of the mesh beside arrays that do
     not, and equinox 0.13 refuses them ("called with different dynamic arguments").
     """
-    program, results = jax.make_jaxpr(function, return_shape=True)(*arguments)
+    return jax.make_jaxpr(function, return_shape=True)(*arguments)
 
-    def run(*arguments):
-        leaves = jax.extend.core.jaxpr_as_fun(program)(*jax.tree.leaves(arguments))
-        return jax.tree.unflatten(jax.tree.structure(results), leaves)
 
-    return run
+def _waits(jaxpr):
+    """Whether a program calls something that waits for threads of the shared pool."""
+    return any(
+        equation.primitive.name in WAITING
+        or any(map(_waits, jax.extend.core.jaxprs_in_params(equation.params)))
+        for equation in jaxpr.eqns
+    )

@@ -50,15 +50,17 @@ def drive(
     time_limit: float | None = None,
     target_ess: float = TARGET_ESS,
     give_up: bool = False,
+    stated: Target | None = None,
 ) -> Run:
     """Turn a method until it is finished, in chunks of about a second, so that Ctrl-C is heard.
 
     Interrupted or out of time (seconds), what was drawn so far is kept. How the work is cut into chunks
     changes nothing about the draws. A method that does not end by itself is stopped at an effective sample size of
-    `target_ess`; with `give_up` it is also left when it meets a shape that it is not made for.
+    `target_ess`; with `give_up` it is also left when it meets a shape that it is not made for. Why a proposal failed is
+    asked of the model as `stated`, where the target solves on grids.
     """
     began = time.monotonic()
-    precision = Precision(target, target_ess)
+    precision = Precision(stated or target, target_ess)
     chunks: list[Chunk] = []
     failures: dict[str, int] = {}
     failed_at: list[np.ndarray] = []
@@ -76,7 +78,7 @@ def drive(
             state, chunk = method.advance(target, state, length)
             spent = time.monotonic() - turned
             chunks.append(chunk)
-            _count_failures(target, chunk, failures, failed_at)
+            _count_failures(stated or target, chunk, failures, failed_at)
             if len(chunks) > 1:  # the first turn compiles
                 length = max(1, int(length * min(4.0, SECONDS_PER_CHUNK / max(spent, 1e-3))))
             progress.update(method.progress(state)[0], _words(chunk))

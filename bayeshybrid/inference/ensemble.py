@@ -15,7 +15,7 @@ from bayeshybrid.functions import network_outputs, visited_points
 from bayeshybrid.inference.chains import from_prior, middle_of
 from bayeshybrid.inference.devices import over_devices, settled
 from bayeshybrid.inference.method import Basin, Chunk, Claim, Method, Result, register
-from bayeshybrid.inference.whitening import factor_of, unwhiten, whiten
+from bayeshybrid.inference.whitening import factor_of, inverse_of, unwhiten, whiten
 from bayeshybrid.randomised import Perturbation, perturbation, randomised_density, unscored
 from bayeshybrid.survey import slopes
 from bayeshybrid.target import Target
@@ -108,7 +108,7 @@ class DeepEnsemble(Method):
         moved = jax.vmap(lambda k: perturbation(target, k, self.randomise))(keys)
         if self.early_stopping is not None:
             moved = moved._replace(kept=_held_out(moved.kept, self.early_stopping))
-        position = np.asarray(jax.vmap(whiten)(jnp.asarray(factors), jnp.asarray(starts)))
+        position = np.asarray(jax.vmap(whiten)(jnp.asarray(inverse_of(factors)), jnp.asarray(starts)))
         return settled(
             State(
                 iteration=np.zeros(self.members, int),

@@ -16,6 +16,7 @@ import numpy as np
 from bayeshybrid.data import check_observation
 from bayeshybrid.faults import DataError, ModelError, Place, StartError
 from bayeshybrid.inference.convergence import reasons_in_words
+from bayeshybrid.inference.freezing import Frozen, rough
 from bayeshybrid.science.ode import Reason
 from bayeshybrid.survey import ask, draw_prior, slopes
 from bayeshybrid.target import Target
@@ -36,15 +37,19 @@ class Scouts:
     - `points`: unconstrained prior draws of finite density, `(n, size)`.
     - `share_failed`: share of prior draws whose density was not finite.
     - `remarks`: oddities that the verdict must carry.
+    - `lean`: the target on grids of steps, where it was wanted and they can stand.
     """
 
     points: np.ndarray
     share_failed: float
     remarks: tuple[str, ...]
+    lean: Frozen
 
 
-def scout(target: Target, key: Any, wanted: int) -> Scouts:
+def scout(target: Target, key: Any, wanted: int, freeze: bool = False) -> Scouts:
     """Evaluate the model at prior draws until `wanted` of them have a finite density.
+
+    With `freeze` gradients are those on grids of steps.
 
     **Raises:** `DataError` for observations, doses and forcings that cannot be used, `ModelError` for times before
     `t0` or a field that is not finite at the start of any draw, `StartError` where no prior draw has a finite
@@ -59,16 +64,20 @@ def scout(target: Target, key: Any, wanted: int) -> Scouts:
         )
     points, tables = [], []
     remarks: list[str] = []
+    lean = Frozen(target)
     for attempt in range(MOST_ROUNDS):
         q, _ = draw_prior(target, jax.random.fold_in(key, attempt), SCOUTS)
-        told = ask(target, q, ["log_likelihood", "prior_slope", *EXPLAINED])
+        told = ask(target, q, ["log_likelihood", "log_density", "prior_slope", *EXPLAINED])
         if attempt == 0:  # before the gradient is compiled, so that an error comes early
             remarks = _check_data(target, told)
             _check_starts(target, told)
-        density, gradient = slopes(target, q)
+            lean = rough(target, q, told["log_likelihood"]) if freeze else lean
+        density, gradient = slopes(lean.target, q)
+        points.append(np.asarray(q)[np.isfinite(density)])
+        if lean.target.grids:  # what fails is for adaptive solves to say
+            density = told["log_density"]
         seen = {"density": density, "slope": gradient - told["prior_slope"], "explained": told}
         tables.append(seen)
-        points.append(np.asarray(q)[np.isfinite(seen["density"])])
         if sum(map(len, points)) >= wanted:
             break
     seen = jax.tree.map(lambda *rows: np.concatenate(rows), *tables)
@@ -78,7 +87,7 @@ def scout(target: Target, key: Any, wanted: int) -> Scouts:
     failed = ~np.isfinite(seen["density"])
     remarks += [f"{solve.name}: {odd}" for solve in target.layout.solves for odd in solve.oddities]
     remarks += _start_remarks(target, seen) + _influence(target, seen)
-    return Scouts(found[:wanted], float(failed.mean()), tuple(remarks))
+    return Scouts(found[:wanted], float(failed.mean()), tuple(remarks), lean)
 
 
 def _check_data(target, explained):

@@ -30,11 +30,21 @@ BLIND = (
 __all__ = ["judge", "quantities_of"]
 
 
-def judge(target: Target, run: Run, result: Result, search: Search, remarks: tuple[str, ...]) -> Verdict:
+def judge(
+    target: Target,
+    run: Run,
+    result: Result,
+    search: Search,
+    remarks: tuple[str, ...],
+    certificate: Check | None = None,
+) -> Verdict:
     """The verdict on a run, claim by claim.
 
     **Arguments:**
 
+    - `target`: the model as stated, with adaptive solves.
+    - `certificate`: what came of comparing the draws with it, where they were made on frozen grids. Then the tolerance
+      is not looked at in its own right: two discretisations with nothing in common agree only where both are fine.
     - `run`: what the driver saw; `result`: what the method made of it; `search`: the basins.
     - `remarks`: what weighs on the verdict beside the checks.
     """
@@ -50,7 +60,7 @@ def judge(target: Target, run: Run, result: Result, search: Search, remarks: tup
         checks += basin_checks(search.basins, search.left_out, np.concatenate(result.raw))
     checks += result.checks
     if target.layout.solves:
-        checks += _solver_checks(target, run, result)
+        checks += [certificate or _tolerance(target, result), *_resolvable(target, run)]
     if run.ended != "finished":
         checks.append(
             Check("run", "pass with remarks", place=run.ended, remedy="run it again with more time")
@@ -58,18 +68,24 @@ def judge(target: Target, run: Run, result: Result, search: Search, remarks: tup
     return Verdict(tuple(checks), tuple(claims), remarks, ("evidence",), _blind(target), result.nature)
 
 
-def _solver_checks(target, run, result):
-    """The draws, and the points that failed, solved a hundred times more accurately."""
-    fine = target.refined()
+def _tolerance(target, result):
+    """The draws solved a hundred times more accurately."""
     flat = result.draws.reshape(-1, result.draws.shape[-1])
     some = flat[np.linspace(0, len(flat) - 1, min(RESOLVED_DRAWS, len(flat))).astype(int)]
-    yield tolerance_check(likelihoods(fine, some) - _likelihoods(target, some))
-    if len(run.failed_at):
-        asked = run.failed_at[np.linspace(0, len(run.failed_at) - 1, min(64, len(run.failed_at))).astype(int)]
-        unsolved = ~np.isfinite(_likelihoods(target, asked))  # elsewhere only the gradient failed
-        solved = float(np.mean(unsolved & np.isfinite(likelihoods(fine, asked))))
-        proposals = sum(np.size(chunk.statistics["failed"]) for chunk in run.chunks)
-        yield resolvable_check(solved * len(run.failed_at) / proposals)
+    return tolerance_check(likelihoods(target.refined(), some) - _likelihoods(target, some))
+
+
+def _resolvable(target, run):
+    """Proposals that failed, solved a hundred times more accurately; none where nothing failed as stated."""
+    if not len(run.failed_at):
+        return ()
+    asked = run.failed_at[np.linspace(0, len(run.failed_at) - 1, min(64, len(run.failed_at))).astype(int)]
+    unsolved = asked[~np.isfinite(_likelihoods(target, asked))]  # elsewhere only the gradient failed
+    solved = (
+        np.sum(np.isfinite(likelihoods(target.refined(), unsolved))) / len(asked) if len(unsolved) else 0.0
+    )
+    proposals = sum(np.size(chunk.statistics["failed"]) for chunk in run.chunks)
+    return (resolvable_check(float(solved) * len(run.failed_at) / proposals),)
 
 
 def _likelihoods(target, points):

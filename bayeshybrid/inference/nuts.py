@@ -12,9 +12,18 @@ import numpy as np
 
 from bayeshybrid.faults import ModelError
 from bayeshybrid.inference.chains import dispersed, middle_of, mixture
-from bayeshybrid.inference.devices import mesh_of, over_devices, settled
+from bayeshybrid.inference.devices import over_devices, settled, spread_over
 from bayeshybrid.inference.method import Basin, Chunk, Claim, Method, Result, register
-from bayeshybrid.inference.whitening import factor_of, pull_back, push_back, renewed, square, unwhiten, whiten
+from bayeshybrid.inference.whitening import (
+    factor_of,
+    inverse_of,
+    pull_back,
+    push_back,
+    renewed,
+    square,
+    unwhiten,
+    whiten,
+)
 from bayeshybrid.target import Target
 
 CAPACITY = 100
@@ -31,7 +40,7 @@ __all__ = ["NUTS"]
 
 
 class State(NamedTuple):
-    """One row a chain. `factor` maps whitened positions to the target's: `(d, d)`, or `(d,)` if diagonal."""
+    """One row a chain. `factor` maps whitened positions to those of the target, `inverse` back, dense or diagonal."""
 
     key: Any
     iteration: Any
@@ -40,6 +49,7 @@ class State(NamedTuple):
     log_density: Any
     gradient: Any
     factor: Any
+    inverse: Any
     adaptation: Any
     total: Any
     squares: Any
@@ -110,7 +120,8 @@ class NUTS(Method):
             for root in jax.random.split(key)
         )
         factor = np.stack([factors[b] for b in which])
-        position, log_density, gradient = dispersed(target, np.stack(middles), factor, start_keys)
+        noise = np.asarray(jax.vmap(lambda key: jax.random.normal(key, (size,)))(start_keys))
+        position, log_density, gradient = dispersed(target, np.stack(middles), factor, noise)
         adapt, _ = _dual_averaging(self.target_acceptance)
         adaptation = jax.vmap(adapt)(jnp.full(len(which), size**-0.25))
         return settled(
@@ -122,6 +133,7 @@ class NUTS(Method):
                 log_density=log_density,
                 gradient=gradient,
                 factor=factor,
+                inverse=inverse_of(factor),
                 adaptation=adaptation._replace(log_step_size_avg=adaptation.log_step_size),
                 total=np.zeros_like(position),
                 squares=np.zeros_like(factor),
@@ -137,7 +149,8 @@ class NUTS(Method):
         program = _program(self.target_acceptance, self.max_doublings, len(state.iteration))
         state, draws, statistics = program(target, state, jnp.asarray(length), jnp.asarray(self.warmup))
         if int(state.iteration[0]) in self._renewals():
-            state = settled(_renew(jax.tree.map(np.asarray, state)))
+            state = _renew(jax.tree.map(np.asarray, state))
+            state = settled(state._replace(inverse=inverse_of(state.factor)))
         kept = jax.tree.map(lambda x: np.asarray(x)[:, :length], (draws, statistics))
         return state, Chunk(*kept)
 
@@ -174,7 +187,7 @@ class NUTS(Method):
             extra={
                 "step_size": np.exp(np.asarray(state.adaptation.log_step_size_avg)),
                 "basins": masses,
-                "devices": mesh_of(len(which)).size,
+                "devices": spread_over(state),
             },
         )
 
@@ -235,7 +248,7 @@ def _transition(target_acceptance, max_doublings, target, warmup, state):
     warming = state.iteration < warmup
     log_step = jnp.where(warming, state.adaptation.log_step_size, state.adaptation.log_step_size_avg)
     start = HMCState(
-        whiten(state.factor, state.position), state.log_density, pull_back(state.factor, state.gradient)
+        whiten(state.inverse, state.position), state.log_density, pull_back(state.factor, state.gradient)
     )
     key, step_key = jax.random.split(jax.random.wrap_key_data(state.key))
     end, info = nuts.build_kernel()(
@@ -255,7 +268,7 @@ def _transition(target_acceptance, max_doublings, target, warmup, state):
         iteration=state.iteration + 1,
         position=position,
         log_density=end.logdensity,
-        gradient=push_back(state.factor, slope),
+        gradient=push_back(state.inverse, slope),
         adaptation=adaptation,
         total=state.total + z,
         squares=state.squares + square(z, state.factor.ndim == 2),

@@ -56,7 +56,9 @@ class Search:
         return "\n".join([*lines, *self.notes])
 
 
-def find_basins(target: Target, starts: np.ndarray, key: Any, progress: Progress) -> Search:
+def find_basins(
+    target: Target, starts: np.ndarray, key: Any, progress: Progress, stated: Target | None = None
+) -> Search:
     """Optimise many starts together and cluster where they end.
 
     **Arguments:**
@@ -65,6 +67,7 @@ def find_basins(target: Target, starts: np.ndarray, key: Any, progress: Progress
     - `starts`: unconstrained points of finite density, `(n, size)`.
     - `key`: a JAX key for the importance sampling of the masses.
     - `progress`: told what is going on.
+    - `stated`: the model with adaptive solves, where `target` solves on grids: what basins predict is asked of it.
 
     **Returns:** a `Search`. Where no search ends in a maximum, its one basin is the best point found, with no
     curvature and no mass, and a note that says so.
@@ -76,7 +79,7 @@ def find_basins(target: Target, starts: np.ndarray, key: Any, progress: Progress
     progress.update(FIRST_PHASE + SECOND_PHASE, "curvature")
     finite = np.isfinite(values)
     ends, values = ends[finite] * spread, values[finite]
-    basins = _with_curvature(target, _cluster(target, ends, values, spread))
+    basins = _with_curvature(target, _cluster(stated or target, ends, values, spread))
     basins = _with_masses(target, basins, key)
     kept, left_out, notes = _keep(basins, target.layout.size)
     progress.finish(f"{len(kept)} of {len(basins)} basins kept")

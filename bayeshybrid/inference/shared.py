@@ -18,10 +18,18 @@ import numpy as np
 from bayeshybrid.faults import ModelError
 from bayeshybrid.inference import tuning
 from bayeshybrid.inference.chains import dispersed, middle_of, mixture
-from bayeshybrid.inference.devices import mesh_of, over_devices, settled
+from bayeshybrid.inference.devices import over_devices, settled, spread_over
 from bayeshybrid.inference.method import Basin, Chunk, Claim, Method, Result, register
 from bayeshybrid.inference.tuning import BLOCK, Shared
-from bayeshybrid.inference.whitening import PSEUDO_DRAWS, factor_of, pull_back, push_back, unwhiten, whiten
+from bayeshybrid.inference.whitening import (
+    PSEUDO_DRAWS,
+    factor_of,
+    inverse_of,
+    pull_back,
+    push_back,
+    unwhiten,
+    whiten,
+)
 from bayeshybrid.target import Target
 
 PER_GROUP = 4
@@ -31,7 +39,7 @@ __all__ = ["SharedHMC"]
 
 
 class Rows(NamedTuple):
-    """What each chain has of its own, one row a chain. `factor` is `(d, d)`, as in `whitening`."""
+    """What each chain has of its own, one row a chain. `factor` and `inverse` are `(d, d)`, as in `whitening`."""
 
     key: Any
     basin: Any
@@ -39,6 +47,7 @@ class Rows(NamedTuple):
     log_density: Any
     gradient: Any
     factor: Any
+    inverse: Any
 
 
 class State(NamedTuple):
@@ -110,13 +119,12 @@ class SharedHMC(Method):
         factors = [factor_of(basin, dense=True) for basin in basins]
         factor = np.stack([factors[b] for b in which])
         middles = [middle_of(basin, turn // PER_GROUP) for basin in basins for turn in range(self.chains)]
-        start_key, chain_key = jax.random.split(key)
-        start_keys = jax.vmap(partial(jax.random.fold_in, start_key))(group)
-        position, log_density, gradient = dispersed(target, np.stack(middles), factor, start_keys)
-        keys = jax.vmap(lambda i: jax.random.key_data(jax.random.fold_in(chain_key, i)))(
-            jnp.arange(len(which))
+        noise = np.stack([_generator(key, 0, g).standard_normal(len(factor[0])) for g in group])
+        position, log_density, gradient = dispersed(target, np.stack(middles), factor, noise)
+        keys = np.stack(
+            [_generator(key, 1, i).integers(2**32, size=2, dtype=np.uint32) for i in range(len(which))]
         )
-        rows = Rows(keys, which, position, log_density, gradient, factor)
+        rows = Rows(keys, which, position, log_density, gradient, factor, inverse_of(factor))
         size = target.layout.size
         return State(
             settled(rows),
@@ -150,12 +158,10 @@ class SharedHMC(Method):
         if shared.began >= 0:
             return state._replace(shared=shared._replace(filled=np.array(0)))
         basin = np.asarray(rows.basin)
-        factor = np.asarray(rows.factor)
-        z = np.stack(
-            [np.linalg.solve(f, x.T).T for f, x in zip(factor, state.places, strict=True)]
-        )  # (chain, transition, unknown)
+        z = np.einsum("cij,ctj->cti", np.asarray(rows.inverse), state.places)
         if not shared.metric_settled:
-            rows = settled(rows._replace(factor=_renewed(factor, basin, z)))
+            factor = _renewed(np.asarray(rows.factor), basin, z)
+            rows = settled(rows._replace(factor=factor, inverse=inverse_of(factor)))
         shared = tuning.adapted(shared, z, basin, state.acceptance, self.target_acceptance, self.most_warmup)
         return state._replace(rows=rows, shared=shared)
 
@@ -211,9 +217,15 @@ class SharedHMC(Method):
                 "step_size": np.exp(np.asarray(state.shared.log_step)),
                 "trajectory_length": np.asarray(tuning.trajectory(state.shared)),
                 "basins": {name: [getattr(b, name) for b in basins] for name in ("mass", "mass_error")},
-                "devices": mesh_of(len(which)).size,
+                "devices": spread_over(state.rows),
             },
         )
+
+
+def _generator(key, purpose, place):
+    """Random numbers that depend on nothing but the key and the place: nothing is compiled for them."""
+    seed = np.asarray(jax.random.key_data(key)).ravel()
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(purpose, place)))
 
 
 def _renewed(factor, basin, z):
@@ -278,7 +290,7 @@ def _chunk(target, rows, iteration, length, steps, sizes):
     buffers = {name: jnp.zeros((chains, BLOCK), real) for name in names}
     buffers |= {name: jnp.zeros((chains, BLOCK, size), real) for name in wide}
     start = (
-        jax.vmap(whiten)(rows.factor, rows.position),
+        jax.vmap(whiten)(rows.inverse, rows.position),
         rows.log_density,
         jax.vmap(pull_back)(rows.factor, rows.gradient),
     )
@@ -292,7 +304,7 @@ def _chunk(target, rows, iteration, length, steps, sizes):
     rows = rows._replace(
         position=jax.vmap(unwhiten)(rows.factor, z),
         log_density=log_density,
-        gradient=jax.vmap(push_back)(rows.factor, gradient),
+        gradient=jax.vmap(push_back)(rows.inverse, gradient),
     )
     return rows, (places, statistics | {"failed_at": failed_at})
 

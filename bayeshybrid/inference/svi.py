@@ -21,7 +21,7 @@ from bayeshybrid.faults import ModelError, StartError
 from bayeshybrid.inference.bound import MARGIN, State, climb_step, draw_round
 from bayeshybrid.inference.chains import middle_of
 from bayeshybrid.inference.convergence import ESS_LIMIT
-from bayeshybrid.inference.devices import mesh_of, over_devices, settled
+from bayeshybrid.inference.devices import over_devices, settled, spread_over
 from bayeshybrid.inference.importance import Weights, certificate, choose, weigh
 from bayeshybrid.inference.method import Basin, Chunk, Claim, Method, Result, register
 from bayeshybrid.inference.whitening import factor_of
@@ -186,7 +186,7 @@ class SVI(Method):
                 "elbo": bounds,
                 "elbo_path": _path(chunks),
                 "share_failed": told["failed"].mean(axis=1),
-                "devices": mesh_of(self.guides).size,
+                "devices": spread_over(state),
             },
             nature="draws of the posterior" if believed and len(basins) == 1 else "approximate",
         )

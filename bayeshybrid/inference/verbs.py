@@ -6,7 +6,7 @@ import platform
 import time
 from collections.abc import Callable, Mapping
 from importlib import metadata
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -15,10 +15,11 @@ from bayeshybrid import configuration
 from bayeshybrid.data import located
 from bayeshybrid.faults import ModelError, StartError
 from bayeshybrid.forecast import Forecast, forecast_draws
-from bayeshybrid.inference.driver import TARGET_ESS, drive
+from bayeshybrid.inference.driver import TARGET_ESS, Run, drive
+from bayeshybrid.inference.freezing import REFINEMENTS, Frozen, certify, finer, near_basins
 from bayeshybrid.inference.gates import scale_networks, scout
 from bayeshybrid.inference.judgement import judge
-from bayeshybrid.inference.method import METHODS, Method
+from bayeshybrid.inference.method import METHODS, Method, Result
 from bayeshybrid.inference.nuts import NUTS
 from bayeshybrid.inference.search import DENSE_UP_TO, STARTS, at_initial_values, find_basins
 from bayeshybrid.inference.shared import SharedHMC
@@ -27,6 +28,7 @@ from bayeshybrid.posterior import Posterior
 from bayeshybrid.progress import Progress, Silent
 from bayeshybrid.survey import ask, draw_prior
 from bayeshybrid.target import Target
+from bayeshybrid.verdict import Check
 
 __all__ = ["infer", "simulate"]
 
@@ -80,23 +82,19 @@ def infer(
     with configuration.scope():
         began = time.monotonic()
         scout_key, search_key, run_key = jax.random.split(as_key(key), 3)
-        target, scouts, scaled = _read(model, data, scout_key, starts, progress)
-        search = find_basins(target, at_initial_values(target, scouts.points), search_key, progress)
-        if not search.basins:
-            raise StartError(
-                "no search found a finite density, so no chain can start: prior draws have one, but not with "
-                'every network that says initial="zero" at zero. Write initial="prior"'
-            )
+        target, scouts, scaled = _read(model, data, scout_key, starts, progress, _on_grids(method))
+        search, lean = _searched(target, scouts, search_key, progress)
         searched = time.monotonic()
         settings = {"progress": progress, "time_limit": time_limit, "target_ess": target_ess}
-        chosen, words, run, result = _drawn(method, target, search.basins, run_key, settings)
+        drawn = _certified(method, target, lean, search.basins, run_key, settings)
+        chosen, words, run, result = drawn.method, drawn.words, drawn.run, drawn.result
         if not result.draws.shape[1]:
             raise StartError(
                 f"the run was {run.ended} after {run.seconds:.0f} s, before any draw was kept: allow more time, "
                 "or a shorter warm-up"
             )
         weighty = (*target.losses, *scouts.remarks, *search.notes, *result.notes)
-        verdict = judge(target, run, result, search, weighty)
+        verdict = judge(target, run, result, search, weighty, drawn.certificate)
         samples = _constrained(target, result.draws)
         seconds = {"search": searched - began, "sampling": run.seconds, "total": time.monotonic() - began}
     return Posterior(
@@ -111,22 +109,53 @@ def infer(
         failures=run.failures,
         remarks=(
             *words,
+            *drawn.lean.notes,
             *(n for n in target.notes if n not in target.losses),
             *scaled,
             *configuration.notes(),
             *weighty,
         ),
-        record={"seconds": seconds, "ended": run.ended, "versions": _versions(), **_plain(result.extra)},
+        record={
+            "seconds": seconds,
+            "ended": run.ended,
+            "versions": _versions(),
+            "grids": drawn.lean.steps,
+            **_plain(result.extra),
+        },
     )
 
 
-def _read(model, data, key, starts, progress):
+def _on_grids(method):
+    """Whether a method may draw on frozen grids: where its draws are held against adaptive solves afterwards."""
+    return method is None or method.claims == "exact"
+
+
+def _searched(target, scouts, key, progress):
+    """The basins, and the grids for the draws; searched again with adaptive solves where rough grids mislead."""
+
+    def searched(asked):
+        search = find_basins(asked, at_initial_values(target, scouts.points), key, progress, stated=target)
+        if not search.basins:
+            raise StartError(
+                "no search found a finite density, so no chain can start: prior draws have one, but not with "
+                'every network that says initial="zero" at zero. Write initial="prior"'
+            )
+        return search
+
+    search = searched(scouts.lean.target)
+    lean = near_basins(target, scouts.lean, search, key)
+    if lean.sound:
+        return search, lean
+    return searched(target), Frozen(target, (*lean.notes, "so solves are adaptive"))
+
+
+def _read(model, data, key, starts, progress, freeze):
     """The target with its networks scaled, and what prior draws told of it."""
     progress.start("reading the model", 2)
     target, scaled = scale_networks(Target(model, data), key)
     progress.update(1, "prior draws")
     with located(data):
-        scouts = scout(target, key, starts)
+        scouts = scout(target, key, starts, freeze)
     failed = f"{100 * scouts.share_failed:.0f} % of prior draws failed" if scouts.share_failed else ""
     progress.finish(failed)
     return target, scouts, scaled
@@ -179,30 +208,60 @@ def _check_method(method):
         )
 
 
-def _drawn(method, target, basins, key, settings):
-    """The method that drew, what to say about the choice, its run and its result.
+class _Drawn(NamedTuple):
+    """The method that drew, what to say about the choice, its run, its result, and what they were made on."""
 
-    Without a method shared chains are tried first, and left for `NUTS` where the posterior's shape is not theirs.
+    method: Method
+    words: tuple[str, ...]
+    run: Run
+    result: Result
+    lean: Frozen
+    certificate: Check | None = None
+
+
+def _certified(method, target, lean, basins, key, settings):
+    """Draws that hold against adaptive solves: on finer grids, and at last without, where the first do not."""
+    for _ in range(REFINEMENTS + 1):
+        drawn = _drawn(method, target, lean, basins, key, settings)
+        if not lean.target.grids or not drawn.result.draws.size:
+            return drawn
+        run = drawn.run
+        tried = sum(np.size(chunk.statistics["failed"]) for chunk in run.chunks)
+        found = certify(target, lean, drawn.result.draws, run.failed_at, tried)
+        if found.verdict == "pass" or run.ended in ("interrupted", "out of time"):
+            return drawn._replace(certificate=found.check)
+        lean = finer(target, lean)
+    note = f"{found.check.name} {found.check.figure:.2g} on the finest grid, so solves are adaptive"
+    return _drawn(method, target, Frozen(target, (*lean.notes, note)), basins, key, settings)
+
+
+def _drawn(method, target, lean, basins, key, settings):
+    """One run of the method that was named.
+
+    Without one shared chains are tried first, and left for `NUTS` where the posterior's shape is not theirs.
     """
+    stated = target if lean.target.grids else None
 
-    def drawn(method, **more):
-        run = drive(method, target, basins, key, **settings, **more)
-        return run, method.finish(target, run.state, run.chunks, basins)
+    def drawn(method, words=(), **more):
+        run = drive(method, lean.target, basins, key, stated=stated, **settings, **more)
+        return _Drawn(method, words, run, method.finish(lean.target, run.state, run.chunks, basins), lean)
 
     if method is not None:
-        return method, (), *drawn(method)
+        return drawn(method)
     reason = _why_not_shared(target, basins)
     if not reason:
         shared = SharedHMC()
-        run, result = drawn(shared, give_up=True)
-        reason = shared.hardness(run.state) or "; ".join(
-            f"{check.name}: {check.value:.2g}" for check in result.checks if check.state == "fail"
+        first = drawn(shared, (f"no method was named, so {shared!r} was used: exact draws",), give_up=True)
+        reason = shared.hardness(first.run.state) or "; ".join(
+            f"{check.name}: {check.figure:.2g}" for check in first.result.checks if check.state == "fail"
         )
-        if not reason or run.ended in ("interrupted", "out of time"):
-            return shared, (f"no method was named, so {shared!r} was used: exact draws",), run, result
+        if not reason or first.run.ended in ("interrupted", "out of time"):
+            return first
     chosen = NUTS()
-    word = f"no method was named, and {chosen!r} was used instead of shared chains: {reason}"
-    return chosen, (word,), *drawn(chosen)
+    return drawn(
+        chosen,
+        (f"no method was named, and {chosen!r} was used instead of shared chains: {reason}",),
+    )
 
 
 def _why_not_shared(target, basins):

@@ -1,7 +1,9 @@
 """Whitening: linear maps that make a posterior about as wide in every direction.
 
 A factor is lower triangular, `(d, d)`, or the diagonal of one, `(d,)`. It takes whitened positions to the
-target's own; its product with its transpose is the covariance that it whitens.
+target's own; its product with its transpose is the covariance that it whitens. The way back is by its inverse, made
+outside of compiled programs: the solvers of LAPACK wait for threads of a pool that several devices share, and where
+all wait nothing goes on (seen to hang with two CPU devices).
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ PSEUDO_DRAWS = 5.0
 Factor = Float[Array, "d d"] | Float[Array, " d"]
 Vector = Float[Array, " d"]
 
-__all__ = ["factor_of", "pull_back", "push_back", "renewed", "square", "unwhiten", "whiten"]
+__all__ = ["factor_of", "inverse_of", "pull_back", "push_back", "renewed", "square", "unwhiten", "whiten"]
 
 
 def factor_of(basin: Basin, dense: bool) -> np.ndarray:
@@ -48,17 +50,27 @@ def unwhiten(factor: Factor, z: Vector) -> Vector:
     return factor @ z if factor.ndim == 2 else factor * z
 
 
-def whiten(factor: Factor, q: Vector) -> Vector:
-    """The target's position as a whitened one.
+def inverse_of(factor: np.ndarray) -> np.ndarray:
+    """The inverse of a factor, or of each of several in rows, `(chain, d, d)` or `(chain, d)`.
+
+    ```python
+    from bayeshybrid.inference.whitening import inverse_of
+    assert inverse_of(np.array([[[2.0, 0.0], [2.0, 4.0]]])).tolist() == [[[0.5, 0.0], [-0.25, 0.25]]]
+    ```
+    """
+    factor = np.asarray(factor)
+    return np.tril(np.linalg.inv(factor)) if factor.ndim == 3 else 1 / factor
+
+
+def whiten(inverse: Factor, q: Vector) -> Vector:
+    """The target's position as a whitened one, by the inverse of the factor.
 
     ```python
     from bayeshybrid.inference.whitening import whiten
-    assert whiten(jnp.array([2.0, 3.0]), jnp.array([2.0, 3.0])).tolist() == [1.0, 1.0]
+    assert whiten(jnp.array([0.5, 1 / 3]), jnp.array([2.0, 3.0])).tolist() == [1.0, 1.0]
     ```
     """
-    if factor.ndim == 2:
-        return jax.scipy.linalg.solve_triangular(factor, q, lower=True)
-    return q / factor
+    return inverse @ q if inverse.ndim == 2 else inverse * q
 
 
 def pull_back(factor: Factor, gradient: Vector) -> Vector:
@@ -72,17 +84,15 @@ def pull_back(factor: Factor, gradient: Vector) -> Vector:
     return factor.T @ gradient if factor.ndim == 2 else factor * gradient
 
 
-def push_back(factor: Factor, gradient: Vector) -> Vector:
-    """A gradient by whitened coordinates as one by the target's own: undoes `pull_back`.
+def push_back(inverse: Factor, gradient: Vector) -> Vector:
+    """A gradient by whitened coordinates as one by the target's own, by the inverse of the factor.
 
     ```python
     from bayeshybrid.inference.whitening import push_back
-    assert push_back(jnp.array([2.0, 3.0]), jnp.array([2.0, 3.0])).tolist() == [1.0, 1.0]
+    assert push_back(jnp.array([0.5, 1 / 3]), jnp.array([2.0, 3.0])).tolist() == [1.0, 1.0]
     ```
     """
-    if factor.ndim == 2:
-        return jax.scipy.linalg.solve_triangular(factor, gradient, lower=True, trans=1)
-    return gradient / factor
+    return pull_back(inverse, gradient)
 
 
 def square(z: Vector, dense: bool) -> Array:

@@ -36,3 +36,20 @@ def test_traced_inside_of_the_mesh_it_is_refused():
     spread = jax.shard_map(climb, mesh=mesh_of(2), in_specs=CHAINS, out_specs=CHAINS, check_vma=False)
     with pytest.raises(ValueError, match="called with different dynamic arguments"):
         jax.jit(spread)(jnp.ones((2, 4)))
+
+
+@pytest.mark.skipif("len(jax.local_devices()) < 2", reason="needs two devices")
+def test_a_program_that_waits_for_shared_threads_runs_on_one_device():
+    """On two, the mapped triangular solves of this program waited for each other for ever."""
+    size = 57
+
+    def solved(_, rows):
+        def turn(_, x):
+            return jax.scipy.linalg.solve_triangular(jnp.eye(size) + 0.01 * jnp.outer(x, x), x, lower=True)
+
+        return jax.lax.fori_loop(0, 50, jax.vmap(turn, in_axes=(None, 0)), rows)
+
+    there = over_devices(solved, 128)(0.0, jnp.ones((128, size)))
+    assert len(there.devices()) == 1
+    assert np.isfinite(there).all()
+    assert len(over_devices(lambda _, rows: 2 * rows, 128)(0.0, jnp.ones((128, size))).devices()) == 2
