@@ -71,9 +71,11 @@ def rough(target: Target, points: np.ndarray, heights: np.ndarray) -> Frozen:
 
 
 def near_basins(target: Target, lean: Frozen, search: Search, key: Any) -> Frozen:
-    """Grids for the draws, from adaptive solves about the basins, compared with those where nothing will be drawn.
+    """Grids for the draws, from adaptive solves about the basins.
 
-    They have as many steps as the rough ones where these are not far too many, so that no program is compiled anew.
+    They are compared with adaptive solves where nothing will be drawn, and so are those of the search where it ended: a
+    basin may lie where it does because of its grid. They have as many steps as those of the search where these are not
+    far too many, so that no program is compiled anew.
     """
     if not lean.target.grids:
         return lean
@@ -83,13 +85,14 @@ def near_basins(target: Target, lean: Frozen, search: Search, key: Any) -> Froze
     if set(plans) != set(lean.steps):
         return Frozen(target, (*notes, "the grids of the search do not serve its basins"), False)
     frozen = target.frozen(plans)
-    points = {
-        "ends of searches": np.concatenate([b.members for b in (*basins, *search.left_out)]),
+    ends = {"ends of searches": np.concatenate([b.members for b in (*basins, *search.left_out)])}
+    elsewhere = {
         "prior draws": draw_prior(target, key, PRIOR_DRAWS)[0],
         "twice as wide": _about(basins, generator, 4 * POINTS, 2.0),
     }
-    compared = compare(target, frozen, points)
-    return Frozen(frozen, (*notes, *compared.notes), compared.sound)
+    compared = compare(target, frozen, ends | elsewhere)
+    searched = compare(target, lean.target, ends)
+    return Frozen(frozen, (*notes, *compared.notes), compared.sound and searched.sound)
 
 
 def _about(basins, generator, count=POINTS, width=1.0):

@@ -159,7 +159,7 @@ class SharedHMC(Method):
             return state._replace(shared=shared._replace(filled=np.array(0)))
         basin = np.asarray(rows.basin)
         z = np.einsum("cij,ctj->cti", np.asarray(rows.inverse), state.places)
-        if not shared.metric_settled:
+        if not shared.metric_settled and tuning.moving(state.acceptance, basin):
             factor = _renewed(np.asarray(rows.factor), basin, z)
             rows = settled(rows._replace(factor=factor, inverse=inverse_of(factor)))
         shared = tuning.adapted(shared, z, basin, state.acceptance, self.target_acceptance, self.most_warmup)

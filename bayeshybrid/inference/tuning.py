@@ -25,10 +25,11 @@ DRIFT = 0.3  # of a mean between halves of a block, in standard deviations
 WIDTH = 1.6  # eigenvalues of the covariance of a block, in the metric, between this and its inverse
 
 NORMAL = NormalDist()
+MOVING = 0.4
 TINY_STEP = 0.15
 STUCK_ACCEPTANCE, STUCK_SHARE = 0.3, 0.02
 
-__all__ = ["BLOCK", "Shared", "adapted", "first", "hardness", "plan", "trajectory"]
+__all__ = ["BLOCK", "Shared", "adapted", "first", "hardness", "moving", "plan", "trajectory"]
 
 
 class Shared(NamedTuple):
@@ -133,7 +134,9 @@ def adapted(
     """
     centred = z - np.stack([z[basin == b].mean(axis=(0, 1)) for b in basin])[:, None]
     made = shared
-    if not shared.metric_settled:
+    if not moving(acceptance, basin):
+        pass  # chains that stand still tell of the step size alone
+    elif not shared.metric_settled:
         settled = shared.blocks + 1 >= METRIC_BLOCKS and _settled(z, centred, basin)
         shared = shared._replace(blocks=shared.blocks + 1, metric_settled=np.array(settled))
         if settled:
@@ -145,7 +148,7 @@ def adapted(
     )
     chosen = _best(shared) if made.rung >= 0 else None
     over = shared.iteration >= most_warmup
-    if chosen is not None or over:
+    if over or (chosen is not None and moving(acceptance, basin)):
         stuck = np.mean(acceptance.mean(axis=1) < STUCK_ACCEPTANCE)
         tried = np.where(np.isnan(shared.scores), -np.inf, shared.scores)
         rung = (
@@ -159,6 +162,17 @@ def adapted(
             stuck=np.array(stuck),
         )
     return shared
+
+
+def moving(acceptance: np.ndarray, basin: np.ndarray) -> bool:
+    """Whether in each basin steps are accepted often enough for a block to tell of its shape.
+
+    ```python
+    from bayeshybrid.inference import tuning
+    assert tuning.moving(np.full((4, 10), 0.5), np.zeros(4)) and not tuning.moving(np.zeros((4, 10)), np.zeros(4))
+    ```
+    """
+    return all(acceptance[basin == b].mean() >= MOVING for b in np.unique(basin))
 
 
 def _settled(z, centred, basin):

@@ -131,7 +131,7 @@ def _on_grids(method):
 
 
 def _searched(target, scouts, key, progress):
-    """The basins, and the grids for the draws; searched again with adaptive solves where rough grids mislead."""
+    """The basins, and the grids for the draws; searched again on finer ones, at last on none, where grids mislead."""
 
     def searched(asked):
         search = find_basins(asked, at_initial_values(target, scouts.points), key, progress, stated=target)
@@ -142,11 +142,16 @@ def _searched(target, scouts, key, progress):
             )
         return search
 
-    search = searched(scouts.lean.target)
-    lean = near_basins(target, scouts.lean, search, key)
-    if lean.sound:
-        return search, lean
-    return searched(target), Frozen(target, (*lean.notes, "so solves are adaptive"))
+    lean = scouts.lean
+    for _ in range(REFINEMENTS + 1):
+        search = searched(lean.target)
+        found = near_basins(target, lean, search, key)
+        if found.sound:
+            return search, found
+        if not found.target.grids:
+            break
+        lean = finer(target, found)
+    return searched(target), Frozen(target, (*found.notes, "so solves are adaptive"))
 
 
 def _read(model, data, key, starts, progress, freeze):
