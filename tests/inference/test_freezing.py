@@ -1,0 +1,132 @@
+"""Runs on frozen grids: the answer is that of adaptive solves, and grids that mislead are found out."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+
+import bayeshybrid as bh
+from bayeshybrid import configuration
+from bayeshybrid.inference import freezing
+from bayeshybrid.inference.freezing import Frozen, certify, finer, near_basins, rough
+from bayeshybrid.inference.method import Basin
+from bayeshybrid.inference.search import Search
+from bayeshybrid.survey import ask, draw_prior
+
+TIMES = np.linspace(0.5, 8.0, 16)
+DECAY = {"times": TIMES, "y": np.exp(-0.6 * TIMES)}
+
+
+def decay(times, y=None):
+    rate = numpyro.sample("rate", dist.LogNormal(0.0, 1.0))
+    path = bh.solve_ode("path", lambda t, y, k: -k * y, 1.0, times, t0=0.0, args=rate)
+    bh.observe("y", dist.Normal(path.ys, 0.02), obs=y)
+
+
+@pytest.fixture(scope="module")
+def target():
+    with configuration.scope():
+        return bh.Target(decay, DECAY)
+
+
+@pytest.fixture(scope="module")
+def lean(target):
+    with configuration.scope():
+        points = draw_prior(target, jax.random.key(0), 100)[0]
+        return rough(target, points, ask(target, points, ["log_likelihood"])["log_likelihood"])
+
+
+def search_at(mode, spread=0.01):
+    basin = Basin(np.array([mode]), 0.0, np.array([[mode]]), np.array([[spread]]), np.ones(1), 1.0, 0.0)
+    return Search((basin,), (), 1, 0, ())
+
+
+def test_a_posterior_on_grids_is_that_of_adaptive_solves():
+    posterior = bh.infer(decay, DECAY, key=0)
+    assert posterior.record["grids"]["path"] >= len(TIMES)
+    assert any("frozen step grid" in check.name for check in posterior.verdict.checks)
+    log_rate = np.linspace(-0.8, -0.2, 4001)
+    fit = np.exp(-np.exp(log_rate)[:, None] * TIMES)
+    height = -0.5 * np.sum(((DECAY["y"] - fit) / 0.02) ** 2, axis=1) - 0.5 * log_rate**2
+    mass = np.exp(height - height.max())
+    mean = np.sum(mass * log_rate) / mass.sum()
+    sd = np.sqrt(np.sum(mass * (log_rate - mean) ** 2) / mass.sum())
+    draws = np.log(posterior.samples["rate"])
+    assert abs(draws.mean() - mean) < 0.15 * sd
+    assert abs(draws.std() / sd - 1) < 0.1
+
+
+def test_methods_that_are_not_exact_keep_adaptive_solves():
+    posterior = bh.infer(decay, DECAY, bh.SVI(draws=60, steps=60), key=0)
+    assert posterior.record["grids"] == {}
+
+
+def test_a_basin_that_only_the_grid_has_is_caught_and_gone_on_a_finer_one(target, lean):
+    """Far out the polynomial of the method comes back to the value that it has at the mode: a second basin."""
+    with configuration.scope():
+        found = near_basins(target, lean, search_at(np.log(0.6)), jax.random.key(1))
+        again = near_basins(target, finer(target, lean), search_at(np.log(0.6)), jax.random.key(1))
+    assert not found.sound
+    assert any("differ in log density" in note for note in found.notes)
+    assert found.steps == lean.steps
+    assert again.sound
+    assert again.steps == {"path": 2 * lean.steps["path"]}
+
+
+def test_a_search_that_ended_on_a_grid_too_coarse_is_not_sound(target):
+    """On the times alone a rate of 8 is beyond what the method can follow: the grid of the search misled it."""
+    with configuration.scope():
+        coarse = Frozen(target.frozen({"path": np.array([0.0, *TIMES])}))
+        found = near_basins(target, coarse, search_at(np.log(8.0)), jax.random.key(1))
+    assert not found.sound
+
+
+def test_draws_on_a_grid_too_coarse_are_not_certified_and_on_a_finer_one_they_are(target):
+    """Noise of 0.02 and one step of 8: the error of the solver moves the posterior."""
+    draws = np.log(0.6) + 0.02 * np.random.default_rng(0).normal(size=(4, 300, 1))
+    with configuration.scope():
+        coarse = Frozen(target.frozen({"path": np.array([0.0, *TIMES])}))
+        one = bh.Target(decay, {"times": TIMES[-1:], "y": DECAY["y"][-1:]})
+        crude = Frozen(one.frozen({"path": np.array([0.0, TIMES[-1]])}))
+        assert certify(one, crude, draws, np.zeros((0, 1)), 1200).verdict != "pass"
+        better = finer(one, finer(one, finer(one, crude)))
+        assert certify(one, better, draws, np.zeros((0, 1)), 1200).verdict == "pass"
+        assert certify(target, coarse, draws, np.zeros((0, 1)), 1200).verdict == "pass"
+    assert better.steps == {"path": 8}
+
+
+def test_proposals_that_fail_on_the_grid_alone_are_counted(target, lean):
+    draws = np.full((4, 300, 1), np.log(0.6)) + 0.01 * np.random.default_rng(1).normal(size=(4, 300, 1))
+    solvable = np.full((10, 1), np.log(0.6))
+    with configuration.scope():
+        found = certify(target, lean, draws, solvable, 1000)
+        few = certify(target, lean, draws, solvable, 100_000)
+    assert found.verdict == "refine"
+    assert found.lost == pytest.approx(0.01)
+    assert few.verdict == "pass"
+
+
+def test_grids_that_no_refinement_mends_give_way_to_adaptive_solves(monkeypatch):
+    """A planted certificate that never passes: the answer is made once more without grids, and says so."""
+    real = freezing.certificate
+    monkeypatch.setattr(freezing, "certificate", lambda *given: real(*given)._replace(verdict="refine"))
+    posterior = bh.infer(decay, DECAY, bh.NUTS(draws=50, warmup=50), key=0)
+    assert posterior.record["grids"] == {}
+    assert any("so solves are adaptive" in remark for remark in posterior.remarks)
+
+
+def test_stiff_solvers_have_no_grid_and_say_so():
+    import diffrax
+
+    def stiff(times, y=None):
+        rate = numpyro.sample("rate", dist.LogNormal(0.0, 1.0))
+        solver = diffrax.Kvaerno5()
+        path = bh.solve_ode("path", lambda t, y, k: -k * y, 1.0, times, t0=0.0, args=rate, solver=solver)
+        bh.observe("y", dist.Normal(path.ys, 0.02), obs=y)
+
+    posterior = bh.infer(stiff, DECAY, bh.NUTS(draws=50, warmup=50), key=0)
+    assert posterior.record["grids"] == {}
+    assert any("Kvaerno5 is no explicit" in remark for remark in posterior.remarks)
