@@ -120,6 +120,7 @@ def infer(
             "ended": run.ended,
             "versions": _versions(),
             "grids": drawn.lean.steps,
+            "gradients": _gradients(run),
             **_plain(result.extra),
         },
     )
@@ -283,6 +284,12 @@ def _constrained(target, draws):
     flat = ask(target, draws.reshape(-1, draws.shape[-1]), ["values"])["values"]
     names = [site.name for site in target.layout.latent + target.layout.deterministic]
     return {name: flat[name].reshape(*draws.shape[:2], *flat[name].shape[1:]) for name in names}
+
+
+def _gradients(run):
+    """Gradients of the run that gave the draws, warm-up included and the search not; `None` where it does not count."""
+    counted = [np.sum(chunk.statistics["n_steps"]) for chunk in run.chunks if "n_steps" in chunk.statistics]
+    return int(sum(counted)) if counted else None
 
 
 def _versions():
