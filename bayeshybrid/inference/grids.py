@@ -34,6 +34,10 @@ FEWEST_SOLVED = 0.5
 APART = 1.0
 ENOUGH = 1e-3
 
+# Where some solves are far stiffer than others, a grid is either dear for most or not stable for a few: with steps
+# that suit most a hierarchical model had divergences at the border, and with steps that suit all it was slower.
+ALIKE = 4.0
+
 __all__ = ["Certificate", "Comparison", "certificate", "compare", "learn", "refine"]
 
 
@@ -57,7 +61,8 @@ def learn(
 
     **Returns:** plans for `Target.frozen`, solve name to `(n + 1,)` or `(units, n + 1)`, and a sentence for each
     solve that has none: its solver is no explicit Runge-Kutta method; its start, its times or the times of its
-    inputs depend on the unknowns; more than half of its points failed; or more than 1024 steps would be needed.
+    inputs depend on the unknowns; more than half of its points failed; more than 1024 steps would be needed; or the
+      finest grid would have over four times as many steps as a solve makes by itself.
 
     ```python
     from bayeshybrid.inference.grids import learn
@@ -299,6 +304,13 @@ def _plan(told, stretch, least):
         return f"{1 - solved.min():.0%} of the adaptive solves to learn it from failed"
     rows = [(told.ok[:, unit], unit) for unit in range(told.ok.shape[1])]
     paces = [pacing.pace(told.fixed[r].ravel(), told.stops[r].ravel(), told.ends[r]) for r in rows]
+    typical = np.median(np.isfinite(told.ends).sum(axis=-1)[told.ok])
+    union = max(float(each.needed(1.0).sum()) for each in paces)
+    if union > ALIKE * typical:
+        return (
+            f"its solves differ too much: one as fine as the finest of them would have {union:.0f} steps, and an "
+            f"adaptive solve makes {typical:.0f}"
+        )
     grids = pacing.place(paces, stretch, MOST_STEPS, least)
     if grids is None:
         return f"it would have more than {MOST_STEPS} steps"

@@ -226,15 +226,19 @@ class _Drawn(NamedTuple):
 
 
 def _certified(method, target, lean, basins, key, settings):
-    """Draws that hold against adaptive solves: on finer grids, and at last without, where the first do not."""
-    for _ in range(REFINEMENTS + 1):
+    """Draws that hold against adaptive solves: on finer grids, and at last without, where the first do not.
+
+    A transition that diverges may have met a grid that is not stable there, so that finer steps are tried once.
+    """
+    for finer_already in range(REFINEMENTS + 1):
         drawn = _drawn(method, target, lean, basins, key, settings)
         if not lean.target.grids or not drawn.result.draws.size:
             return drawn
         run = drawn.run
         tried = sum(np.size(chunk.statistics["failed"]) for chunk in run.chunks)
         found = certify(target, lean, drawn.result.draws, run.failed_at, tried)
-        if found.verdict == "pass" or run.ended in ("interrupted", "out of time"):
+        stuck = not finer_already and np.any(drawn.result.statistics.get("diverging", False))
+        if (found.verdict == "pass" and not stuck) or run.ended in ("interrupted", "out of time"):
             return drawn._replace(certificate=found.check)
         lean = finer(target, lean)
     note = f"{found.check.name} {found.check.figure:.2g} on the finest grid, so solves are adaptive"
