@@ -275,7 +275,10 @@ def test_nothing_unknown():
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"method": "nuts"}, "method='nuts' is not a method: write one of DeepEnsemble(), NUTS(), SVI()"),
+        (
+            {"method": "nuts"},
+            "method='nuts' is not a method: write one of DeepEnsemble(), NUTS(), SharedHMC(), SVI()",
+        ),
         ({"method": bh.NUTS}, "method=NUTS: write NUTS(), with its settings in the brackets"),
         ({"key": "seed"}, "key='seed': write an integer, such as key=0, or jax.random.key(0)"),
         ({"key": 1.5}, "key=1.5: write an integer, such as key=0, or jax.random.key(0)"),
