@@ -154,7 +154,9 @@ def certificate(target: Target, frozen: Target, draws: np.ndarray) -> Certificat
         check = Check(name, "pass", variation, MOVED_LITTLE)
         return Certificate(check, "pass", differences, weights, lost)
     if variation < MOVED_MUCH and weights.shape <= shape_limit(weights.count):
-        check = Check(name, "pass with remarks", variation, MOVED_LITTLE, "", "the draws were weighted")
+        check = Check(
+            name, "pass with remarks", variation, MOVED_LITTLE, "", "weight the draws, or learn a finer grid"
+        )
         return Certificate(check, "weigh", differences, weights, lost)
     place = f"Pareto k-hat {weights.shape:.2f}"
     check = Check(name, "fail", variation, MOVED_MUCH, place, remedy)

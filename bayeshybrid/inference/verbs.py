@@ -228,8 +228,10 @@ class _Drawn(NamedTuple):
 def _certified(method, target, lean, basins, key, settings):
     """Draws that hold against adaptive solves: on finer grids, and at last without, where the first do not.
 
-    A transition that diverges may have met a grid that is not stable there, so that finer steps are tried once.
+    A transition that diverges may have met a grid that is not stable there, so that finer steps are tried once. None is
+    begun once the time that was given is up: the last draws come back with what was found of them.
     """
+    began, given = time.monotonic(), settings["time_limit"]
     for finer_already in range(REFINEMENTS + 1):
         drawn = _drawn(method, target, lean, basins, key, settings)
         if not lean.target.grids or not drawn.result.draws.size:
@@ -238,7 +240,8 @@ def _certified(method, target, lean, basins, key, settings):
         tried = sum(np.size(chunk.statistics["failed"]) for chunk in run.chunks)
         found = certify(target, lean, drawn.result.draws, run.failed_at, tried)
         stuck = not finer_already and np.any(drawn.result.statistics.get("diverging", False))
-        if (found.verdict == "pass" and not stuck) or run.ended in ("interrupted", "out of time"):
+        over = given is not None and time.monotonic() - began >= given
+        if (found.verdict == "pass" and not stuck) or over or run.ended in ("interrupted", "out of time"):
             return drawn._replace(certificate=found.check)
         lean = finer(target, lean)
     note = f"{found.check.name} {found.check.figure:.2g} on the finest grid, so solves are adaptive"
