@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from bayeshybrid.inference.convergence import FEW
-from bayeshybrid.inference.grids import Certificate, certificate, compare, learn, refine
+from bayeshybrid.inference.grids import Certificate, certificate, compare, learn, refine, stepped_over
 from bayeshybrid.inference.search import Search, at_initial_values
 from bayeshybrid.survey import ask, draw_prior, slopes
 from bayeshybrid.target import Target
@@ -117,13 +117,17 @@ def certify(
 
     **Arguments:**
 
-    - `draws`: `(chain, draw, size)`; a thousand of them are solved adaptively.
+    - `draws`: `(chain, draw, size)`; all are solved adaptively, and a thousand of them weighed.
     - `failed_at`: proposals that failed, which may have failed on the grid alone; `tried`: how many there were in all.
     """
     flat = draws.reshape(-1, draws.shape[-1])
     some = flat[np.linspace(0, len(flat) - 1, min(CERTIFIED, len(flat))).astype(int)]
     found = certificate(target, lean.target, some)
-    if not len(failed_at):
+    if found.verdict == "pass":  # a single draw where the density is zero is one too many
+        unsolved = float(np.mean(~np.isfinite(ask(target, flat, ["log_density"])["log_density"])))
+        if unsolved:
+            return found._replace(check=stepped_over(unsolved), verdict="adaptive")
+    if not len(failed_at) or found.verdict == "adaptive":
         return found
     asked = failed_at[np.linspace(0, len(failed_at) - 1, min(MOST_FAILED, len(failed_at))).astype(int)]
     solved = np.isfinite(ask(target, asked, ["log_density"])["log_density"]).mean()

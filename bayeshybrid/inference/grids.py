@@ -38,7 +38,7 @@ ENOUGH = 1e-3
 # that suit most a hierarchical model had divergences at the border, and with steps that suit all it was slower.
 ALIKE = 4.0
 
-__all__ = ["Certificate", "Comparison", "certificate", "compare", "learn", "refine"]
+__all__ = ["Certificate", "Comparison", "certificate", "compare", "learn", "refine", "stepped_over"]
 
 
 def learn(
@@ -112,7 +112,8 @@ class Certificate(NamedTuple):
     """What draws made on frozen grids are worth.
 
     - `check`: for the verdict; failed where the grids must be refined.
-    - `verdict`: `"pass"`; `"weigh"`, where the draws must be weighted; or `"refine"`.
+    - `verdict`: `"pass"`; `"weigh"`, where the draws must be weighted; `"refine"`; or `"adaptive"`, where draws lie in
+      a region that only the grids can solve, which finer ones would only make smaller.
     - `differences`: `(n,)`, log density of adaptive solves minus that on the grids; `-inf` where only the former
       fail, NaN where the latter do.
     - `weights`: of the draws that did not fail on the grids, in their order.
@@ -120,7 +121,7 @@ class Certificate(NamedTuple):
     """
 
     check: Check
-    verdict: Literal["pass", "weigh", "refine"]
+    verdict: Literal["pass", "weigh", "refine", "adaptive"]
     differences: np.ndarray
     weights: Weights
     lost: float
@@ -132,7 +133,8 @@ def certificate(target: Target, frozen: Target, draws: np.ndarray) -> Certificat
     No posterior mean is off by more than the coefficient of variation of the weights, in posterior standard
     deviations (Timonen et al. 2023, arXiv:2205.09059): below 0.1 is a pass, up to 0.7 the weights are to be applied
     if their Pareto k-hat allows, and above the grids are too coarse. So they are where more than 0.1 % of the points
-    fail on them alone. It cannot see what was never drawn: `compare` looks there.
+    fail on them alone. Where the grids step over what makes adaptive solves fail, such as a pole, none serves. It
+    cannot see what was never drawn: `compare` looks there.
 
     **Arguments:**
 
@@ -144,7 +146,9 @@ def certificate(target: Target, frozen: Target, draws: np.ndarray) -> Certificat
     differences = np.full(len(accurate), np.nan)
     differences[drawn] = accurate[drawn] - cheap[drawn]
     weights = weigh(differences[drawn])
-    # A draw that only the adaptive solve fails on has weight zero, and that moves means as any other weight.
+    gained = float(np.mean(drawn & ~np.isfinite(accurate)))
+    if gained:
+        return Certificate(stepped_over(gained), "adaptive", differences, weights, lost)
     variation = np.sqrt(max(0.0, drawn.sum() / weights.effective - 1)) if weights.count else np.inf
     name, remedy = "frozen step grid (weights' variation)", "learn a finer grid: halve its steps and repeat"
     if lost > FEW:
@@ -161,6 +165,17 @@ def certificate(target: Target, frozen: Target, draws: np.ndarray) -> Certificat
     place = f"Pareto k-hat {weights.shape:.2f}"
     check = Check(name, "fail", variation, MOVED_MUCH, place, remedy)
     return Certificate(check, "refine", differences, weights, lost)
+
+
+def stepped_over(share: float) -> Check:
+    """The failed check of draws that only frozen grids can solve, of which there are such a share.
+
+    ```python
+    from bayeshybrid.inference.grids import stepped_over
+    assert stepped_over(0.01).state == "fail"
+    ```
+    """
+    return Check("draws that only the frozen step grid solves", "fail", share, 0.0, "", "solve adaptively")
 
 
 class Comparison(NamedTuple):

@@ -25,6 +25,7 @@ OUT_OF_REACH = 10.0
 PROPOSALS = 1000
 KHAT_LIMIT = min(1 - 1 / np.log10(PROPOSALS), 0.7)
 SAME_WEIGHT = 0.01
+NO_BETTER = 2.0
 
 __all__ = ["Search", "at_initial_values", "find_basins"]
 
@@ -82,6 +83,8 @@ def find_basins(
     basins = _with_curvature(target, _cluster(stated or target, ends, values, spread))
     basins = _with_masses(target, basins, key)
     kept, left_out, notes = _keep(basins, target.layout.size)
+    if kept and kept[0].factor is None and target.layout.size <= DENSE_UP_TO:
+        kept, notes = _out_of_the_neck(stated or target, kept, starts, notes)
     progress.finish(f"{len(kept)} of {len(basins)} basins kept")
     return Search(kept, left_out, len(starts), int(np.sum(~finite)), notes)
 
@@ -269,6 +272,25 @@ def _keep(basins, size):
     modes = [b.mode for b in heavy]
     left_out = tuple(b for b in basins if not any(b.mode is mode for mode in modes))
     return tuple(heavy), left_out, ()
+
+
+def _out_of_the_neck(target, kept, starts, notes):
+    """Starts instead of ends, where climbing has raised the density of the prior and not the likelihood.
+
+    That is a density without bound, as in the neck of a funnel: there it is high in next to no volume. Draws of a
+    round posterior lie half as many below its top as it has unknowns.
+    """
+    ends = kept[0].members
+    asked = ["log_likelihood", "log_density"]
+    before, after = ask(target, starts, asked), ask(target, ends, asked)
+    best = before["log_likelihood"].max()
+    fits = before["log_likelihood"] > best - NO_BETTER
+    raised = after["log_density"].max() - np.median(before["log_density"][fits])
+    if after["log_likelihood"].max() > best + NO_BETTER or raised < target.layout.size + OUT_OF_REACH:
+        return kept, notes
+    fitting = starts[fits]
+    note = "the searches climbed in the prior's density alone, as in a funnel: chains start at prior draws that fit"
+    return (replace(kept[0], mode=fitting[0], members=fitting), *kept[1:]), (*notes[:-1], note)
 
 
 def at_initial_values(target: Target, starts: np.ndarray) -> np.ndarray:

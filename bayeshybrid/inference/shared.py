@@ -180,8 +180,8 @@ class SharedHMC(Method):
         return tuple(draws[which == b] for b in np.unique(which))
 
     def hardness(self, state: State) -> str:
-        """What the warm-up saw of a shape that this method is not made for; empty where nothing."""
-        return tuning.hardness(state.shared) if state.shared.began >= 0 else ""
+        """What the warm-up sees or saw of a shape that this method is not made for; empty where nothing."""
+        return tuning.hardness(state.shared)
 
     def progress(self, state: State) -> tuple[int, int, str]:
         """Transitions done, and at most to do."""

@@ -27,6 +27,8 @@ WIDTH = 1.6  # eigenvalues of the covariance of a block, in the metric, between 
 NORMAL = NormalDist()
 MOVING = 0.4
 TINY_STEP = 0.15
+MOST_STEPS = 512  # the longest trajectory, at a step size that is not yet tiny, takes half as many
+PATIENCE = 150  # transitions in which a step size that is tiny for a while may grow again
 STUCK_ACCEPTANCE, STUCK_SHARE = 0.3, 0.02
 
 __all__ = ["BLOCK", "Shared", "adapted", "first", "hardness", "moving", "plan", "trajectory"]
@@ -105,7 +107,8 @@ def plan(shared: Shared, length: int) -> tuple[np.ndarray, np.ndarray]:
     turns = int(shared.iteration) + np.arange(BLOCK)
     by_length, by_size = (2 * ((turns + 1) * step % 1.0) - 1 for step in GOLDEN)
     sizes = np.exp(float(shared.log_step)) * (1 + SIZE_JITTER * by_size)
-    steps = np.maximum(1, np.round(trajectory(shared) * (1 + LENGTH_JITTER * by_length) / sizes)).astype(int)
+    wanted = np.round(trajectory(shared) * (1 + LENGTH_JITTER * by_length) / sizes)
+    steps = np.clip(wanted, 1, MOST_STEPS).astype(int)
     kept = np.arange(BLOCK) < length
     return np.where(kept, steps, 0), np.where(kept, sizes, 0.0)
 
@@ -246,17 +249,20 @@ def _best(shared):
 
 
 def hardness(shared: Shared) -> str:
-    """What the warm-up saw that shared chains are not made for, in words; empty where nothing.
+    """What the warm-up saw, or sees, that shared chains are not made for, in words; empty where nothing.
 
     ```python
     from bayeshybrid.inference import tuning
-    assert not tuning.hardness(tuning.first(4)._replace(converged=np.array(True)))
+    assert not tuning.hardness(tuning.first(4))
     ```
     """
     limit = TINY_STEP * float(shared.unknowns) ** -0.25
     step = float(np.exp(shared.log_step))
-    if step < limit:
+    warming = shared.began < 0
+    if step < limit and not (warming and shared.iteration < PATIENCE):
         return f"the step size is {step:.2g} in the metric's units, where a round posterior takes over {limit:.2g}"
+    if warming:
+        return ""
     if shared.stuck > STUCK_SHARE:
         return f"{100 * float(shared.stuck):.0f} % of the chains stand where hardly a step is accepted"
     if int(shared.rung) == len(LENGTHS) - 1:

@@ -243,8 +243,10 @@ def _certified(method, target, lean, basins, key, settings):
         over = given is not None and time.monotonic() - began >= given
         if (found.verdict == "pass" and not stuck) or over or run.ended in ("interrupted", "out of time"):
             return drawn._replace(certificate=found.check)
+        if found.verdict == "adaptive":
+            break
         lean = finer(target, lean)
-    note = f"{found.check.name} {found.check.figure:.2g} on the finest grid, so solves are adaptive"
+    note = f"{found.check.name}: {found.check.figure:.2g}, so solves are adaptive"
     return _drawn(method, target, Frozen(target, (*lean.notes, note)), basins, key, settings)
 
 

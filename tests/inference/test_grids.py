@@ -13,6 +13,8 @@ import pytest
 import bayeshybrid as bh
 from bayeshybrid.inference.grids import certificate, compare, learn, refine
 from bayeshybrid.science import ode
+from bayeshybrid.survey import slopes
+from tests.problems import PROBLEMS
 
 TIMES = np.array([1.0, 2.0, 4.0])
 
@@ -99,6 +101,21 @@ def test_a_tail_that_a_grid_cuts_off_is_told():
     assert found.lost == pytest.approx(5 / 1005)
     assert found.check.state == "fail"
     assert found.check.name.startswith("points that fail")
+
+
+def test_a_grid_that_steps_over_a_pole_does_not_serve():
+    """On a grid the solve goes on where the solution no longer exists, and no finer one has an end there."""
+    problem = PROBLEMS["exploding"]
+    adaptive = bh.Target(problem.model, problem.data)
+    times = problem.data["times"]
+    frozen = adaptive.frozen({"path": np.union1d(np.linspace(0.0, times.max(), 17), times)})
+    before, beyond = (np.log(np.linspace(*span))[:, None] for span in ((0.5, 0.9, 990), (1.001, 1.003, 10)))
+    assert np.isfinite(slopes(frozen, beyond)[0]).all()
+    assert certificate(adaptive, frozen, before).verdict == "pass"
+    found = certificate(adaptive, frozen, np.concatenate([before, beyond]))
+    assert found.verdict == "adaptive"
+    assert found.check.state == "fail"
+    assert found.check.figure == pytest.approx(0.01)
 
 
 def turning(times, y=None):

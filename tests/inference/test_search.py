@@ -19,6 +19,7 @@ from bayeshybrid.inference.gates import scout
 from bayeshybrid.inference.method import Basin
 from bayeshybrid.inference.search import Search, _keep, at_initial_values, find_basins
 from bayeshybrid.progress import Silent
+from bayeshybrid.survey import draw_prior
 from tests.problems import (
     BIMODAL,
     PROBLEMS,
@@ -163,6 +164,22 @@ def test_no_maximum_is_said():
     assert found.notes == (
         "no search ended in a maximum: chains start at the best points found, without curvature",
     )
+
+
+def test_a_density_without_bound_is_not_where_chains_start():
+    """In the neck of a funnel the density of the prior has no bound, and next to no volume."""
+
+    def model(y=None):
+        v = numpyro.sample("v", dist.Normal(0.0, 3.0))
+        numpyro.sample("x", dist.Normal(0.0, jnp.exp(v / 2)).expand([9]))
+        numpyro.sample("y", dist.Normal(v, 100.0), obs=y)
+
+    with configuration.scope():
+        target = bh.Target(model, {"y": np.array(0.0)})
+        starts = draw_prior(target, jax.random.key(1), 32)[0]
+        found = find_basins(target, starts, jax.random.key(0), Silent())
+    assert "as in a funnel" in found.notes[0]
+    assert set(map(tuple, found.basins[0].members)) <= set(map(tuple, starts))
 
 
 def test_starts_that_fail_are_counted():

@@ -110,6 +110,13 @@ def test_the_step_size_reaches_the_wanted_acceptance_in_a_few_blocks():
     assert abs(2 * law.cdf(-0.5 * 0.3 * np.exp(2 * log_step)) - 0.8) < 0.01
 
 
+def test_a_step_size_that_shrinks_without_end_neither_makes_endless_trajectories_nor_goes_unnoticed():
+    shrunk = tuning.first(9)._replace(log_step=np.log(1e-9), metric_settled=np.array(True))
+    assert tuning.plan(shrunk, tuning.BLOCK)[0].max() == tuning.MOST_STEPS
+    assert not tuning.hardness(shrunk)
+    assert "step size" in tuning.hardness(shrunk._replace(iteration=np.array(tuning.PATIENCE)))
+
+
 def test_the_slowest_of_unknowns_and_squares_decides_the_length():
     """Antithetic draws are worth a lot for a mean and nothing for a spread."""
     rng = np.random.default_rng(0)
