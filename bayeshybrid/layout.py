@@ -19,7 +19,7 @@ from numpyro.distributions import biject_to
 from bayeshybrid import sites
 from bayeshybrid.data import support_in_words
 from bayeshybrid.faults import DataError, ModelError
-from bayeshybrid.tracing import JACOBIAN, Run, abstract, line_of, run
+from bayeshybrid.tracing import JACOBIAN, Run, abstract, depends, line_of, run
 
 __all__ = ["Fixed", "Latent", "Layout", "Observed", "Solve", "latent_sites", "read_layout", "split_arguments"]
 
@@ -92,6 +92,7 @@ class Layout:
     - `absent`: names of observations, where not one of them was given: then they are drawn and all else is prior.
     - `soft`: sites observed with and without data, and factors; `pinned`: those of them that are sites.
     - `observation_arguments`: the arguments of the model that carry observations.
+    - `prior_solves`: whether a prior or a soft constraint may depend on a solution.
     - `asking`: networks that take the magnitude of their inputs from the data.
     """
 
@@ -105,6 +106,7 @@ class Layout:
     networks: tuple[str, ...]
     asking: tuple[tuple[str, int], ...]
     observation_arguments: tuple[str, ...]
+    prior_solves: bool
 
     @property
     def size(self) -> int:
@@ -165,7 +167,7 @@ def split_arguments(
 ) -> tuple[dict[str, Any], dict[str, Fixed], tuple[str, ...]]:
     """Which arguments can be traced, and which must be compiled in.
 
-    `known`: where the model was read before, what was compiled in then; its solvers are not traced once more.
+    `known`: where the model was read before, what was compiled in then.
 
     **Returns:** arrays that one compiled program serves for every value, arguments that are fixed in it, and
     notes for those arrays that the model needs as concrete values.
@@ -177,7 +179,7 @@ def split_arguments(
 
     def attempt(traced):
         rest = {name: value for name, value in data.items() if name not in traced}
-        abstract(lambda some: bool(trace(model, {**some, **rest})), traced, solves=known is None)
+        abstract(lambda some: bool(trace(model, {**some, **rest})), traced)
 
     try:
         attempt(arrays)
@@ -244,7 +246,20 @@ def read_layout(model: Callable[..., Any], arrays: Mapping[str, Any], fixed: Map
         networks=full["networks"],
         asking=full["asking"],
         observation_arguments=arguments,
+        prior_solves=bool(full["solves"]) and _prior_solves(model, arrays, constants, observed),
     )
+
+
+def _prior_solves(model, arrays, constants, observed):
+    """Whether anything but the observations was computed from a solution."""
+
+    def stated(unsolved, some):
+        data = {**some, **constants}
+        found = run(model, data, key=jax.random.key(0), place=trial_value, unsolved=unsolved)
+        sites = [s for name, s in found.sites.items() if s["type"] == "sample" and name not in observed]
+        return [(jax.tree.leaves(site["fn"]), site["fn"].log_prob(site["value"])) for site in sites]
+
+    return depends(stated, 0.0, arrays)
 
 
 def latent_sites(

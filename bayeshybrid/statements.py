@@ -151,7 +151,7 @@ def solve_ode(
         "visited": lambda: system.visited(finite.ys, given, lanes),
     }
     _publish(message)
-    return finite if message["heard"] else _unheard(name, solution, finite)
+    return message["value"] if message["heard"] else _unheard(name, solution, finite)
 
 
 class _System(NamedTuple):

@@ -100,7 +100,7 @@ class Target(eqx.Module):
 
     def log_prior(self, q: Float[Array, " size"]) -> Float[Array, ""]:
         """Log prior density of `q`, its transforms' Jacobian and all soft constraints included."""
-        return self.densities(self.run_at(q))[0]
+        return self.densities(self.run_at(q, solved=self.layout.prior_solves))[0]
 
     def log_likelihood(self, q: Float[Array, " size"]) -> Float[Array, ""]:
         """Log probability of the observations at `q`; `-inf` where a solve failed."""
@@ -190,7 +190,7 @@ class Target(eqx.Module):
             shape = transform.inverse_shape(site["fn"].shape())
             return transform(jax.random.uniform(next(keys), shape, minval=-2.0, maxval=2.0))
 
-        found = self._run(place, key=next(keys))
+        found = self._run(place, key=next(keys), solved=self.layout.prior_solves)
         pieces = [jnp.ravel(self._piece(found.sites[site.name])) for site in self.layout.latent]
         return (jnp.concatenate(pieces) if pieces else jnp.zeros(0)), jnp.asarray(proper)
 
@@ -348,7 +348,7 @@ class Target(eqx.Module):
     def _piece(self, site):
         return biject_to(site["fn"].support).inv(site["value"])
 
-    def _run(self, place, *, key=None, whole=True, visit=False) -> Run:
+    def _run(self, place, *, key=None, whole=True, visit=False, solved=True) -> Run:
         return run(
             self.model,
             self.arguments(),
@@ -359,11 +359,12 @@ class Target(eqx.Module):
             visit=visit,
             finer=self.finer,
             grids=self.grids,
+            unsolved=None if solved else 0.0,
         )
 
-    def run_at(self, q: Float[Array, " size"], key: Any = None) -> Run:
-        """One run of the model at `q`, for what the other methods do not give."""
-        return self._run(place_unconstrained(self._pieces(q)), key=key, whole=key is None)
+    def run_at(self, q: Float[Array, " size"], key: Any = None, solved: bool = True) -> Run:
+        """One run of the model at `q`, for what the other methods do not give; with zeros for solutions if asked."""
+        return self._run(place_unconstrained(self._pieces(q)), key=key, whole=key is None, solved=solved)
 
     def densities(self, found: Run) -> tuple[Array, Array]:
         """Log prior and log likelihood of a run that was made; the latter `-inf` where a solve failed."""

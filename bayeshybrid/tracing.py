@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpyro
-from jax.extend.core import get_opaque_trace_state
+from jax.extend.core import Var, get_opaque_trace_state
 from numpyro.distributions import biject_to, constraints
 from numpyro.distributions.util import sum_rightmost
 from numpyro.primitives import Messenger
@@ -25,7 +25,7 @@ from bayeshybrid.networks import INPUTS, NETWORK, recording, replaying
 from bayeshybrid.science.ode import outlined
 from bayeshybrid.statements import GRID, HELD, PRECISION, SOLUTION
 
-__all__ = ["Run", "place_constrained", "place_unconstrained", "run"]
+__all__ = ["Run", "depends", "place_constrained", "place_unconstrained", "run"]
 
 JACOBIAN = "_{}_log_det"
 
@@ -63,8 +63,10 @@ class _Listener(Messenger):
         finer: float,
         beside: Run | None,
         grids: Mapping[str, Any],
+        unsolved: Any,
     ) -> None:
         super().__init__()
+        self.unsolved = unsolved
         self.grids = grids
         self.beside = beside
         self.found = found
@@ -109,6 +111,11 @@ class _Listener(Messenger):
         if name in self.found.solutions:
             raise ModelError(f"the name {name!r} is used by two solves: every statement needs its own name")
         msg["heard"] = True
+        if self.unsolved is not None:
+            ys = msg["value"].ys
+            msg["value"] = msg["value"]._replace(
+                ys=jnp.broadcast_to(self.unsolved, ys.shape).astype(ys.dtype)
+            )
         self.found.solutions[name] = msg
 
 
@@ -124,6 +131,7 @@ def run(
     finer: float = 1.0,
     beside: Run | None = None,
     grids: Mapping[str, Any] | None = None,
+    unsolved: Any = None,
 ) -> Run:
     """Run a model once and collect what it said.
 
@@ -139,6 +147,7 @@ def run(
     - `beside`: an earlier run in the same trace; networks then answer what they answered in it, at the same call
       and, along a solution, at the same time.
     - `grids`: solve name to the step ends of a frozen grid; the other solves are adaptive.
+    - `unsolved`: a number that stands for all states of all solutions: then nothing is solved.
 
     **Returns:** a `Run`.
 
@@ -153,8 +162,9 @@ def run(
     """
     found = Run()
     tracer = numpyro.handlers.trace()
-    listener = _Listener(found, scalings or {}, whole, finer, beside, grids or {})
+    listener = _Listener(found, scalings or {}, whole, finer, beside, grids or {}, unsolved)
     with (
+        nullcontext() if unsolved is None else outlined(),
         recording() as direct,
         nullcontext() if beside is None else replaying(beside.direct),
         tracer,
@@ -280,11 +290,29 @@ def line_of(error: BaseException, model: Callable[..., Any]) -> str:
     return f"{mine[-1].filename}:{mine[-1].lineno}: {mine[-1].line}" if mine else "the model"
 
 
-def abstract(function: Callable[..., Any], *arguments: Any, solves: bool = False) -> Any:
+def depends(function: Callable[..., Any], argument: Any, *others: Any) -> bool:
+    """Whether anything that `function` returns was computed from its first argument, as its program tells.
+
+    What enters an operation counts as entering all of its results, so that `True` may be said too often.
+
+    ```python
+    from bayeshybrid.tracing import depends
+    assert depends(lambda x, y: x * y, 1.0, 2.0) and not depends(lambda x, y: y, 1.0, 2.0)
+    ```
+    """
+    program = jax.make_jaxpr(function)(argument, *others).jaxpr
+    reached = set(program.invars[: len(jax.tree.leaves(argument))])
+    for step in program.eqns:
+        if any(isinstance(entry, Var) and entry in reached for entry in step.invars):
+            reached.update(step.outvars)
+    return any(isinstance(entry, Var) and entry in reached for entry in program.outvars)
+
+
+def abstract(function: Callable[..., Any], *arguments: Any) -> Any:
     """What `function` records about a model, found by tracing alone: no arithmetic is done.
 
-    `function` returns a static description; the arrays that it met on the way are dropped. Solvers are traced
-    only where `solves` asks for it: tracing them is most of the work, and shapes do not need it.
+    `function` returns a static description; the arrays that it met on the way are dropped. Fields are traced, solvers
+    are not: tracing them is most of the work, and shapes do not need it.
 
     ```python
     from bayeshybrid.tracing import abstract
@@ -297,6 +325,6 @@ def abstract(function: Callable[..., Any], *arguments: Any, solves: bool = False
         kept.append(function(*arguments))
         return 0
 
-    with nullcontext() if solves else outlined():
+    with outlined():
         jax.eval_shape(trace, arguments)
     return kept[-1]

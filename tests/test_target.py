@@ -424,13 +424,15 @@ def compiled_decay(rate):
     return ode.solve(lambda t, y, k: -k * y, 1.0, jnp.array([0.0, 1.0, 2.0]), 0.0, rate).ys
 
 
-def test_a_solve_is_traced_once_to_read_a_model(monkeypatch):
-    """Tracing a solver is most of the work; its shapes are known without."""
+def test_no_solver_is_traced_to_read_a_model(monkeypatch):
+    """Tracing a solver is most of the work; its shapes are known without, and so is what depends on it."""
     traced = []
     monkeypatch.setattr(ode, "integrate", lambda *given: traced.append(1) or integrate(*given))
     times = np.array([1.0, 2.0, 3.0])
-    bh.Target(decay, {"times": times, "y": np.exp(-times)})
-    assert len(traced) == 1
+    target = bh.Target(decay, {"times": times, "y": np.exp(-times)})
+    assert not traced
+    target.log_density(jnp.zeros(target.layout.size))
+    assert traced
 
 
 def test_reading_a_model_leaves_no_outline_in_compiled_functions():
@@ -441,3 +443,35 @@ def test_reading_a_model_leaves_no_outline_in_compiled_functions():
     target = bh.Target(model, {"y": np.exp(-np.arange(3.0))})
     exact = 3 * dist.Normal(0.0, 0.1).log_prob(0.0)
     assert target.log_likelihood(jnp.zeros(1)) == pytest.approx(float(exact), abs=1e-6)
+
+
+def relayed(times, y=None):
+    """The prior of `level` is about the end of a solution, so that neither can be known without solving."""
+    rate = numpyro.sample("rate", dist.LogNormal(0.0, 0.1))
+    path = bh.solve_ode("path", lambda t, y, k: -k * y, 1.0, times, t0=0.0, args=rate)
+    level = numpyro.sample("level", dist.Normal(path.ys[-1], 1e-3))
+    bh.observe("y", dist.Normal(level, 0.1), obs=y)
+
+
+def decaying(times, y=None):
+    rate = numpyro.sample("rate", dist.LogNormal(0.0, 0.1))
+    path = bh.solve_ode("path", lambda t, y, k: -k * y, 1.0, times, t0=0.0, args=rate)
+    bh.observe("y", dist.Normal(path.ys[-1], 0.1), obs=y)
+
+
+@pytest.mark.parametrize(("model", "solves"), [(relayed, True), (decaying, False)])
+def test_priors_are_solved_for_only_where_they_depend_on_a_solution(model, solves):
+    target = bh.Target(model, {"times": np.array([1.0]), "y": np.array(0.4)})
+    assert target.layout.prior_solves is solves
+    assert ("while" in str(jax.make_jaxpr(target.draw_prior)(jax.random.key(0)))) is solves
+
+
+def test_a_prior_about_a_solution_is_drawn_and_weighed_with_it():
+    target = bh.Target(relayed, {"times": np.array([1.0]), "y": np.array(0.4)})
+    drawn = jax.vmap(lambda key: target.constrain(target.draw_prior(key)[0]))(
+        jax.random.split(jax.random.key(1), 50)
+    )
+    np.testing.assert_allclose(drawn["level"], np.exp(-drawn["rate"]), atol=5e-3)
+    q = target.unconstrain({"rate": jnp.array(1.0), "level": jnp.array(0.37)})
+    expected = dist.LogNormal(0.0, 0.1).log_prob(1.0) + dist.Normal(np.exp(-1), 1e-3).log_prob(0.37)
+    assert abs(target.log_prior(q) - expected) < 1e-3

@@ -82,16 +82,18 @@ def near_basins(target: Target, lean: Frozen, search: Search, key: Any) -> Froze
     basins = search.basins
     generator = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
     plans, notes = learn(target, _about(basins, generator), least=lean.steps)
-    if set(plans) != set(lean.steps):
-        return Frozen(target, (*notes, "the grids of the search do not serve its basins"), False)
-    frozen = target.frozen(plans)
     ends = {"ends of searches": np.concatenate([b.members for b in (*basins, *search.left_out)])}
+    searched = compare(target, lean.target, ends)
+    if set(plans) != set(
+        lean.steps
+    ):  # the search stands where it ended well, and the draws are made without grids
+        return Frozen(target, (*notes, *searched.notes), searched.sound)
+    frozen = target.frozen(plans)
     elsewhere = {
         "prior draws": draw_prior(target, key, PRIOR_DRAWS)[0],
         "twice as wide": _about(basins, generator, 4 * POINTS, 2.0),
     }
     compared = compare(target, frozen, ends | elsewhere)
-    searched = compare(target, lean.target, ends)
     return Frozen(frozen, (*notes, *compared.notes), compared.sound and searched.sound)
 
 

@@ -300,7 +300,8 @@ def _stepped(target, points, names):
 
 
 def _stepped_at(target, q, names):
-    solutions = target.run_at(q).solutions
+    # What a single solve is given cannot depend on another one.
+    solutions = target.run_at(q, solved=len(target.layout.solves) > 1).solutions
     return {
         name: (solutions[name]["stepped"](MOST_ADAPTIVE_STEPS), _moments(solutions[name])) for name in names
     }

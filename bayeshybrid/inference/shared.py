@@ -8,7 +8,7 @@ adaptive-MCMC scheme for setting trajectory lengths in Hamiltonian Monte Carlo")
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -139,7 +139,7 @@ class SharedHMC(Method):
         length = min(length, BLOCK - int(shared.filled))
         steps, sizes = tuning.plan(shared, length)
         program = _program(len(state.places))
-        rows, (places, statistics) = program(target, state.rows, shared.iteration, length, steps, sizes)
+        rows, (places, statistics) = program(target, (state.rows, _noise(state)), length, steps, sizes)
         places, statistics = jax.tree.map(lambda x: np.asarray(x)[:, :length], (places, statistics))
         here = slice(int(shared.filled), int(shared.filled) + length)
         shared = shared._replace(iteration=shared.iteration + length, filled=shared.filled + length)
@@ -249,8 +249,12 @@ def _program(chains):
     return over_devices(_chunk, chains)
 
 
-def _chunk(target, rows, iteration, length, steps, sizes):
-    """`length` transitions of a few chains side by side, of `steps[i]` leapfrog steps of `sizes[i]` each."""
+def _chunk(target, state, length, steps, sizes):
+    """`length` transitions of a few chains side by side, of `steps[i]` leapfrog steps of `sizes[i]` each.
+
+    `state` holds the `Rows`, and momenta and heights, `(chain, BLOCK, size)` and `(chain, BLOCK)`.
+    """
+    rows, (momenta, heights) = state
     chains, size = rows.position.shape
     real = rows.position.dtype
 
@@ -262,7 +266,7 @@ def _chunk(target, rows, iteration, length, steps, sizes):
 
     def body(i, carry):
         (z, log_density, gradient), buffers = carry
-        momentum, height = jax.vmap(partial(_noise, size, iteration + i))(rows.key)
+        momentum, height = momenta[:, i], heights[:, i]
         end = _leapfrog(slopes, steps[i], sizes[i], z, momentum, log_density, gradient)
         before = 0.5 * jnp.sum(momentum**2, axis=1) - log_density
         after = 0.5 * jnp.sum(end[1] ** 2, axis=1) - end[2]
@@ -309,10 +313,21 @@ def _chunk(target, rows, iteration, length, steps, sizes):
     return rows, (places, statistics | {"failed_at": failed_at})
 
 
-def _noise(size, iteration, key):
-    """Momentum, and the logarithm of the uniform number that decides, of one chain at one transition."""
-    first, second = jax.random.split(jax.random.fold_in(jax.random.wrap_key_data(key), iteration))
-    return jax.random.normal(first, (size,)), -jax.random.exponential(second)
+def _noise(state):
+    """Momenta of every chain, and the logarithms of the uniform numbers that decide, from where the block now stands.
+
+    Each chain and block has numbers of its own, whatever else is drawn. They are made here because the generator
+    of JAX would be the larger part of what has to be compiled.
+    """
+    rows, filled = state.rows, int(state.shared.filled)
+    block = (int(state.shared.iteration) - filled) // BLOCK
+    size = state.places.shape[-1]
+    momenta, heights = np.zeros((len(rows.key), BLOCK, size)), np.zeros((len(rows.key), BLOCK))
+    for chain, seed in enumerate(np.asarray(rows.key)):
+        generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(block,)))
+        drawn = generator.standard_normal((BLOCK, size)), -generator.standard_exponential(BLOCK)
+        momenta[chain, : BLOCK - filled], heights[chain, : BLOCK - filled] = (x[filled:] for x in drawn)
+    return momenta, heights
 
 
 def _leapfrog(slopes, steps, size, z, momentum, log_density, gradient):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import platform
+import threading
 import time
 from collections.abc import Callable, Mapping
-from importlib import metadata
+from importlib import import_module, metadata
 from typing import Any, NamedTuple
 
 import jax
@@ -81,6 +82,8 @@ def infer(
         raise ModelError(f"target_ess={target_ess}: write a positive number, such as 1000")
     with configuration.scope():
         began = time.monotonic()
+        # Seconds of importing, while compilers keep the interpreter waiting.
+        threading.Thread(target=import_module, args=("arviz_stats.base",), daemon=True).start()
         scout_key, search_key, run_key = jax.random.split(as_key(key), 3)
         target, scouts, scaled = _read(model, data, scout_key, starts, progress, _on_grids(method))
         search, lean = _searched(target, scouts, search_key, progress)
