@@ -112,7 +112,7 @@ def test_limits_that_mean_nothing_are_refused(limits, told):
 def test_ranges_that_mean_nothing_are_refused(plausible, told):
     labels = {"path": ("hare", "lynx")}
     solves = tuple(Solve(name, (2, 2), given, None) for name, given in labels.items())
-    layout = Layout((), (), (), (), (), solves, (), (), (), ())
+    layout = Layout((), (), (), (), (), solves, (), (), (), (), False)
     ((name, pair),) = plausible.items()
     with pytest.raises(bh.ModelError, match=told):
         stated_range(layout, name, pair)

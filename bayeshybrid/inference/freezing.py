@@ -113,20 +113,26 @@ def _about(basins, generator, count=POINTS, width=1.0):
 
 
 def certify(
-    target: Target, lean: Frozen, draws: np.ndarray, failed_at: np.ndarray, tried: int
+    target: Target,
+    lean: Frozen,
+    draws: np.ndarray,
+    log_density: np.ndarray,
+    failed_at: np.ndarray,
+    tried: int,
 ) -> Certificate:
     """Whether draws made on grids are draws of the model as stated.
 
     **Arguments:**
 
-    - `draws`: `(chain, draw, size)`; all are solved adaptively, and a thousand of them weighed.
+    - `draws`: `(chain, draw, size)`, of which a thousand are weighed.
+    - `log_density`: of all of them by adaptive solves, in their order.
     - `failed_at`: proposals that failed, which may have failed on the grid alone; `tried`: how many there were in all.
     """
     flat = draws.reshape(-1, draws.shape[-1])
     some = flat[np.linspace(0, len(flat) - 1, min(CERTIFIED, len(flat))).astype(int)]
     found = certificate(target, lean.target, some)
     if found.verdict == "pass":  # a single draw where the density is zero is one too many
-        unsolved = float(np.mean(~np.isfinite(ask(target, flat, ["log_density"])["log_density"])))
+        unsolved = float(np.mean(~np.isfinite(log_density)))
         if unsolved:
             return found._replace(check=stepped_over(unsolved), verdict="adaptive")
     if not len(failed_at) or found.verdict == "adaptive":

@@ -98,7 +98,7 @@ def infer(
             )
         weighty = (*target.losses, *scouts.remarks, *search.notes, *result.notes)
         verdict = judge(target, run, result, search, weighty, drawn.certificate)
-        samples = _constrained(target, result.draws)
+        samples = _samples(result.draws, drawn.told or _told(target, result.draws))
         seconds = {"search": searched - began, "sampling": run.seconds, "total": time.monotonic() - began}
     return Posterior(
         target=target,
@@ -218,7 +218,10 @@ def _check_method(method):
 
 
 class _Drawn(NamedTuple):
-    """The method that drew, what to say about the choice, its run, its result, and what they were made on."""
+    """The method that drew, what to say about the choice, its run, its result, and what they were made on.
+
+    `told` is what adaptive solves say of the draws, `None` where it was not asked.
+    """
 
     method: Method
     words: tuple[str, ...]
@@ -226,6 +229,7 @@ class _Drawn(NamedTuple):
     result: Result
     lean: Frozen
     certificate: Check | None = None
+    told: dict[str, Any] | None = None
 
 
 def _certified(method, target, lean, basins, key, settings):
@@ -241,11 +245,12 @@ def _certified(method, target, lean, basins, key, settings):
             return drawn
         run = drawn.run
         tried = sum(np.size(chunk.statistics["failed"]) for chunk in run.chunks)
-        found = certify(target, lean, drawn.result.draws, run.failed_at, tried)
+        draws, told = drawn.result.draws, _told(target, drawn.result.draws)
+        found = certify(target, lean, draws, told["log_density"], run.failed_at, tried)
         stuck = not finer_already and np.any(drawn.result.statistics.get("diverging", False))
         over = given is not None and time.monotonic() - began >= given
         if (found.verdict == "pass" and not stuck) or over or run.ended in ("interrupted", "out of time"):
-            return drawn._replace(certificate=found.check)
+            return drawn._replace(certificate=found.check, told=told)
         if found.verdict == "adaptive":
             break
         lean = finer(target, lean)
@@ -291,11 +296,14 @@ def _why_not_shared(target, basins):
     return ""
 
 
-def _constrained(target, draws):
-    """Unknowns and derived quantities by name, `(chain, draw, ...)`."""
-    flat = ask(target, draws.reshape(-1, draws.shape[-1]), ["values"])["values"]
-    names = [site.name for site in target.layout.latent + target.layout.deterministic]
-    return {name: flat[name].reshape(*draws.shape[:2], *flat[name].shape[1:]) for name in names}
+def _told(target, draws):
+    """The values of unknowns and derived quantities at each draw, one after another, and its log density."""
+    return ask(target, draws.reshape(-1, draws.shape[-1]), ["values", "log_density"])
+
+
+def _samples(draws, told):
+    """Values by name, `(chain, draw, ...)`, unknowns before derived quantities."""
+    return {name: flat.reshape(*draws.shape[:2], *flat.shape[1:]) for name, flat in told["values"].items()}
 
 
 def _gradients(run):

@@ -91,10 +91,10 @@ def test_draws_on_a_grid_too_coarse_are_not_certified_and_on_a_finer_one_they_ar
         coarse = Frozen(target.frozen({"path": np.array([0.0, *TIMES])}))
         one = bh.Target(decay, {"times": TIMES[-1:], "y": DECAY["y"][-1:]})
         crude = Frozen(one.frozen({"path": np.array([0.0, TIMES[-1]])}))
-        assert certify(one, crude, draws, np.zeros((0, 1)), 1200).verdict != "pass"
+        assert certify(one, crude, draws, np.zeros(1200), np.zeros((0, 1)), 1200).verdict != "pass"
         better = finer(one, finer(one, finer(one, crude)))
-        assert certify(one, better, draws, np.zeros((0, 1)), 1200).verdict == "pass"
-        assert certify(target, coarse, draws, np.zeros((0, 1)), 1200).verdict == "pass"
+        assert certify(one, better, draws, np.zeros(1200), np.zeros((0, 1)), 1200).verdict == "pass"
+        assert certify(target, coarse, draws, np.zeros(1200), np.zeros((0, 1)), 1200).verdict == "pass"
     assert better.steps == {"path": 8}
 
 
@@ -102,8 +102,8 @@ def test_proposals_that_fail_on_the_grid_alone_are_counted(target, lean):
     draws = np.full((4, 300, 1), np.log(0.6)) + 0.01 * np.random.default_rng(1).normal(size=(4, 300, 1))
     solvable = np.full((10, 1), np.log(0.6))
     with configuration.scope():
-        found = certify(target, lean, draws, solvable, 1000)
-        few = certify(target, lean, draws, solvable, 100_000)
+        found = certify(target, lean, draws, np.zeros(1200), solvable, 1000)
+        few = certify(target, lean, draws, np.zeros(1200), solvable, 100_000)
     assert found.verdict == "refine"
     assert found.lost == pytest.approx(0.01)
     assert few.verdict == "pass"
@@ -130,3 +130,14 @@ def test_stiff_solvers_have_no_grid_and_say_so():
     posterior = bh.infer(stiff, DECAY, bh.NUTS(draws=50, warmup=50), key=0)
     assert posterior.record["grids"] == {}
     assert any("Kvaerno5 is no explicit" in remark for remark in posterior.remarks)
+
+
+def test_a_single_draw_that_cannot_be_solved_is_enough_to_leave_the_grids(target, lean):
+    draws = np.log(0.6) + 0.01 * np.random.default_rng(2).normal(size=(4, 300, 1))
+    density = np.zeros(1200)
+    with configuration.scope():
+        assert certify(target, lean, draws, density, np.zeros((0, 1)), 1200).verdict == "pass"
+        density[7] = -np.inf
+        found = certify(target, lean, draws, density, np.zeros((0, 1)), 1200)
+    assert found.verdict == "adaptive"
+    assert found.check.state == "fail"
