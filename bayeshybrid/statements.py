@@ -147,7 +147,7 @@ def solve_ode(
         "inputs": inputs,
         "oddities": _Lazy(lambda: system.oddities(given, lanes)),
         "initial": lambda: system.initial(given, lanes, len(finite.ok) if axes else None),
-        "stepped": lambda most: system.stepped(given, lanes, most),
+        "stepped": lambda most, tolerance: system.stepped(given, lanes, most, tolerance),
         "visited": lambda: system.visited(finite.ys, given, lanes),
     }
     _publish(message)
@@ -183,9 +183,11 @@ class _System(NamedTuple):
         own = 0 if grid is not None and jnp.ndim(grid) == 2 else None
         return _mapped(lane, lanes and (own, *lanes))(grid, *given)
 
-    def stepped(self, given, lanes, most):
-        """Where the adaptive solve steps, up to so many steps."""
+    def stepped(self, given, lanes, most, tolerance):
+        """Where an adaptive solve of this relative tolerance steps, or of the stated one if finer, in so many steps."""
         settings = self.settings | {"max_steps": min(self.settings["max_steps"], most)}
+        looser = jnp.maximum(1.0, tolerance / settings["rtol"])
+        settings |= {name: looser * settings[name] for name in ("rtol", "atol")}
 
         def lane(y0, times, args, start, inputs):
             return ode.accepted_steps(

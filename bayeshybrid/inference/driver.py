@@ -28,7 +28,8 @@ class Run:
     """What a drive ended with.
 
     - `state`: the last state; `chunks`: everything drawn.
-    - `failures`: failed transitions by reason in words, exact in number; `failed_at`: where, unconstrained.
+    - `failures`: failed transitions by reason in words, exact in number; `failed_at`: where, unconstrained, and
+      `failed_in`: in which transition.
     - `ended`: `"finished"`, `"interrupted"`, `"out of time"`, or `"hard"` where it was given up for its shape.
     - `seconds`: wall time, compiling included.
     """
@@ -37,6 +38,7 @@ class Run:
     chunks: list[Chunk]
     failures: dict[str, int]
     failed_at: np.ndarray
+    failed_in: np.ndarray
     ended: str
     seconds: float
 
@@ -63,7 +65,7 @@ def drive(
     precision = Precision(stated or target, target_ess)
     chunks: list[Chunk] = []
     failures: dict[str, int] = {}
-    failed_at: list[np.ndarray] = []
+    failed: list[tuple[np.ndarray, np.ndarray]] = []
     ended = "finished"
     state = None
     try:
@@ -77,8 +79,9 @@ def drive(
             turned = time.monotonic()
             state, chunk = method.advance(target, state, length)
             spent = time.monotonic() - turned
+            made = sum(earlier.draws.shape[1] for earlier in chunks)
             chunks.append(chunk)
-            _count_failures(stated or target, chunk, failures, failed_at)
+            _count_failures(stated or target, chunk, failures, failed, made)
             if len(chunks) > 1:  # the first turn compiles
                 length = max(1, int(length * min(4.0, SECONDS_PER_CHUNK / max(spent, 1e-3))))
             progress.update(method.progress(state)[0], _words(chunk))
@@ -95,8 +98,9 @@ def drive(
             raise
         ended = "interrupted"
     progress.finish(ended if ended != "finished" else "")
-    places = np.concatenate(failed_at) if failed_at else np.zeros((0, target.layout.size))
-    return Run(state, chunks, failures, places, ended, time.monotonic() - began)
+    nowhere = np.zeros((0, target.layout.size)), np.zeros(0, int)
+    places, when = (np.concatenate(parts) for parts in zip(nowhere, *failed, strict=True))
+    return Run(state, chunks, failures, places, when, ended, time.monotonic() - began)
 
 
 def _words(chunk):
@@ -108,15 +112,19 @@ def _words(chunk):
     return told + (f", {diverging} divergent" if diverging else "")
 
 
-def _count_failures(target, chunk, failures, failed_at):
-    """Ask the target why the failed ends of trajectories failed, once a chunk, and drop them from the chunk."""
+def _count_failures(target, chunk, failures, failed, made):
+    """Ask the target why the failed ends of trajectories failed, once a chunk, and drop them from the chunk.
+
+    `made` is how many transitions came before this chunk.
+    """
     places = chunk.statistics.pop("failed_at", None)
     if places is None:
         return
-    where = places[np.asarray(chunk.statistics["failed"], bool)]
+    ended_badly = np.asarray(chunk.statistics["failed"], bool)
+    where = places[ended_badly]
     if not len(where):
         return
-    failed_at.append(where)
+    failed.append((where, made + np.nonzero(ended_badly)[1]))
     asked = where[:MOST_EXPLAINED]
     counted = reasons_in_words(ask(target, asked, ["reasons"])["reasons"])
     counted["the density or its gradient is not finite"] = len(asked) - sum(counted.values())

@@ -12,7 +12,7 @@ import numpy as np
 
 from bayeshybrid.inference.convergence import FEW
 from bayeshybrid.inference.grids import Certificate, certificate, compare, learn, refine, stepped_over
-from bayeshybrid.inference.search import Search, at_initial_values
+from bayeshybrid.inference.search import OUT_OF_REACH, Search, at_initial_values
 from bayeshybrid.survey import ask, draw_prior, slopes
 from bayeshybrid.target import Target
 from bayeshybrid.verdict import Check
@@ -24,6 +24,7 @@ PRIOR_DRAWS = 200
 CERTIFIED = 1000
 MOST_FAILED = 64
 REFINEMENTS = 2
+ROUGHER = 2.0  # steps of a search, which has to come near the basins only
 
 __all__ = ["Frozen", "certify", "finer", "near_basins", "rough"]
 
@@ -58,7 +59,7 @@ def rough(target: Target, points: np.ndarray, heights: np.ndarray) -> Frozen:
         return Frozen(target)
     count = max(FEWEST_SCOUTS, int(SCOUTS_SHARE * solved.sum()))
     best = np.argsort(np.where(solved, -heights, np.inf))[:count]
-    plans, notes = learn(target, at_initial_values(target, points[best]))
+    plans, notes = learn(target, at_initial_values(target, points[best]), ROUGHER)
     frozen = target.frozen(plans)
     if not plans:
         return Frozen(target, notes)
@@ -84,9 +85,8 @@ def near_basins(target: Target, lean: Frozen, search: Search, key: Any) -> Froze
     plans, notes = learn(target, _about(basins, generator), least=lean.steps)
     ends = {"ends of searches": np.concatenate([b.members for b in (*basins, *search.left_out)])}
     searched = compare(target, lean.target, ends)
-    if set(plans) != set(
-        lean.steps
-    ):  # the search stands where it ended well, and the draws are made without grids
+    # Where there are others than those, the search stands if it ended well, and draws are made without grids.
+    if set(plans) != set(lean.steps):
         return Frozen(target, (*notes, *searched.notes), searched.sound)
     frozen = target.frozen(plans)
     elsewhere = {
@@ -126,7 +126,8 @@ def certify(
 
     - `draws`: `(chain, draw, size)`, of which a thousand are weighed.
     - `log_density`: of all of them by adaptive solves, in their order.
-    - `failed_at`: proposals that failed, which may have failed on the grid alone; `tried`: how many there were in all.
+    - `failed_at`: proposals that failed while draws were kept, which may have failed on the grid alone; `tried`: how
+      many proposals there were then.
     """
     flat = draws.reshape(-1, draws.shape[-1])
     some = flat[np.linspace(0, len(flat) - 1, min(CERTIFIED, len(flat))).astype(int)]
@@ -138,8 +139,10 @@ def certify(
     if not len(failed_at) or found.verdict == "adaptive":
         return found
     asked = failed_at[np.linspace(0, len(failed_at) - 1, min(MOST_FAILED, len(failed_at))).astype(int)]
-    solved = np.isfinite(ask(target, asked, ["log_density"])["log_density"]).mean()
-    lost = float(solved) * len(failed_at) / max(tried, 1)
+    # Further below the rarest draw they would have been refused for their density.
+    reach = log_density.min() - OUT_OF_REACH
+    within = np.mean(ask(target, asked, ["log_density"])["log_density"] > reach)
+    lost = float(within) * len(failed_at) / max(tried, 1)
     if lost <= FEW:
         return found
     name, remedy = (

@@ -14,7 +14,6 @@ import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array
 
 from bayeshybrid import configuration
@@ -36,33 +35,33 @@ ENOUGH = 1e-3
 
 # Where some solves are far stiffer than others, a grid is either dear for most or not stable for a few: with steps
 # that suit most a hierarchical model had divergences at the border, and with steps that suit all it was slower.
-ALIKE = 4.0
+ALIKE = 8.0
 
 __all__ = ["Certificate", "Comparison", "certificate", "compare", "learn", "refine", "stepped_over"]
 
 
 def learn(
-    target: Target, points: np.ndarray, stretch: float | None = None, least: Mapping[str, int] | None = None
+    target: Target, points: np.ndarray, stretch: float = 1.0, least: Mapping[str, int] | None = None
 ) -> tuple[dict[str, Array], tuple[str, ...]]:
     """A grid of steps for each solve for which one can stand.
 
-    At each time the grid is as fine as the finest of the adaptive solves at the points, and steps end at the start,
-    at every time wanted and at every jump of an input. The number of steps is rounded up to a power of two by splitting
+    At each time the grid is as fine as the finest of adaptive solves at the points, at a tolerance of 1e-3 where the
+    stated one is finer: the error of single steps is far below what a posterior feels. Steps end at the start, at every
+    time wanted and at every jump of an input. The number of steps is rounded up to a power of two by splitting
     the longest ones in those units, so that few programs serve many grids.
 
     **Arguments:**
 
     - `target`: with adaptive solves, as it is built.
     - `points`: `(m, size)`, 16 to 64 draws near the basins.
-    - `stretch`: how many times longer than those of the adaptive solves the steps may be. By default so many that a
-      solve at a tolerance of 1e-3 would make them: the tolerance of single steps is far below what a posterior feels.
+    - `stretch`: how many times longer than those of the adaptive solves the steps may be.
     - `least`: solve name to a number of steps that its grid shall have, if fewer would do but not far fewer: so that a
       program which was compiled for so many serves again.
 
     **Returns:** plans for `Target.frozen`, solve name to `(n + 1,)` or `(units, n + 1)`, and a sentence for each
     solve that has none: its solver is no explicit Runge-Kutta method; its start, its times or the times of its
     inputs depend on the unknowns; more than half of its points failed; more than 1024 steps would be needed; or the
-      finest grid would have over four times as many steps as a solve makes by itself.
+      finest grid would have over eight times as many steps as a solve makes by itself.
 
     ```python
     from bayeshybrid.inference.grids import learn
@@ -87,9 +86,7 @@ def learn(
     ]
     plans = {}
     for name, told in (_steps(target, points, explicit) if explicit else {}).items():
-        plan = _plan(
-            told, stretch or _stretch(solvers[name], settings[name]["rtol"]), (least or {}).get(name, 0)
-        )
+        plan = _plan(told, stretch, (least or {}).get(name, 0))
         if isinstance(plan, str):
             notes.append(f"{name}: no frozen grid, {plan}")
         else:
@@ -258,13 +255,6 @@ def _settings(target, q):
     return {name: message["settings"] for name, message in solutions.items() if message["times"].size}
 
 
-def _stretch(solver, tolerance):
-    """How many times longer steps would be at the tolerance that the draws need."""
-    if isinstance(tolerance, Tracer):
-        return 1.0
-    return max(1.0, (ENOUGH / max(float(tolerance), 1e-12)) ** (1 / solver.order(None)))
-
-
 class _Told(NamedTuple):
     """How a solve stepped: `Steps` of each point and unit, the times that must not vary, whether units are mapped."""
 
@@ -303,7 +293,8 @@ def _stepped_at(target, q, names):
     # What a single solve is given cannot depend on another one.
     solutions = target.run_at(q, solved=len(target.layout.solves) > 1).solutions
     return {
-        name: (solutions[name]["stepped"](MOST_ADAPTIVE_STEPS), _moments(solutions[name])) for name in names
+        name: (solutions[name]["stepped"](MOST_ADAPTIVE_STEPS, ENOUGH), _moments(solutions[name]))
+        for name in names
     }
 
 

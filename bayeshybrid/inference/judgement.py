@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from bayeshybrid.functions import leading_components
@@ -36,6 +38,7 @@ def judge(
     result: Result,
     search: Search,
     remarks: tuple[str, ...],
+    told: dict[str, Any],
     certificate: Check | None = None,
 ) -> Verdict:
     """The verdict on a run, claim by claim.
@@ -47,11 +50,14 @@ def judge(
       is not looked at in its own right: two discretisations with nothing in common agree only where both are fine.
     - `run`: what the driver saw; `result`: what the method made of it; `search`: the basins.
     - `remarks`: what weighs on the verdict beside the checks.
+    - `told`: values and log likelihood of `result.draws`, one after another.
     """
     claims = [PARAMETERS, *([FUNCTIONS] if target.layout.networks else []), FORECASTS]
     checks: list[Check] = []
     for raw in (raw for raw in result.raw if raw.size):
-        quantities, functions = quantities_of(target, raw)
+        quantities, functions = quantities_of(
+            target, raw, told if np.array_equal(raw, result.draws) else None
+        )
         checks += convergence_checks(quantities, (PARAMETERS, FORECASTS) if functions else claims)
         if functions:
             checks += convergence_checks(functions, (FUNCTIONS, FORECASTS))
@@ -107,11 +113,14 @@ def _blind(target):
     return BLIND + (symmetric if target.layout.networks else ())
 
 
-def quantities_of(target: Target, raw: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+def quantities_of(
+    target: Target, raw: np.ndarray, told: dict[str, Any] | None = None
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """What convergence is judged on in one basin: parameters and likelihood, and functions, `(chain, draw)` each.
 
     Weights have symmetries, so networks are judged by the leading components of their output over the region
-    that the posterior visits. `raw` holds unconstrained draws, `(chain, draw, size)`.
+    that the posterior visits. `raw` holds unconstrained draws, `(chain, draw, size)`; `told` their values and log
+    likelihood where these are known already.
 
     ```python
     from bayeshybrid.inference.judgement import quantities_of
@@ -122,7 +131,7 @@ def quantities_of(target: Target, raw: np.ndarray) -> tuple[dict[str, np.ndarray
     """
     flat = raw.reshape(-1, raw.shape[-1])
     judged = {site.name: site.tag for site in target.layout.latent if site.tag.kind != "weight"}
-    found = ask(target, flat, ["values", "log_likelihood"])
+    found = told or ask(target, flat, ["values", "log_likelihood"])
     values = found["values"]
     quantities = {}
     for name in [n for n in values if n in judged]:

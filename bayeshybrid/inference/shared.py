@@ -267,12 +267,14 @@ def _chunk(target, state, length, steps, sizes):
     def body(i, carry):
         (z, log_density, gradient), buffers = carry
         momentum, height = momenta[:, i], heights[:, i]
-        end = _leapfrog(slopes, steps[i], sizes[i], z, momentum, log_density, gradient)
-        before = 0.5 * jnp.sum(momentum**2, axis=1) - log_density
-        after = 0.5 * jnp.sum(end[1] ** 2, axis=1) - end[2]
+        before = _energy(momentum, log_density)
+        end, diverged = _leapfrog(
+            slopes, steps[i], sizes[i], (z, momentum, log_density, gradient), before + DIVERGENT
+        )
+        after = _energy(end[1], end[2])
         gain = jnp.where(jnp.isfinite(after), before - after, -jnp.inf)
         taken = height < gain
-        failed = ~jnp.isfinite(end[2])
+        failed = ~jnp.isfinite(end[2]) & ~diverged
         z, log_density, gradient = (
             jnp.where(taken.reshape((-1,) + (1,) * (new.ndim - 1)), new, old)
             for new, old in ((end[0], z), (end[2], log_density), (end[3], gradient))
@@ -282,7 +284,7 @@ def _chunk(target, state, length, steps, sizes):
             "lp": log_density,
             "energy": jnp.where(taken, after, before),
             "acceptance_rate": jnp.exp(jnp.minimum(gain, 0.0)),
-            "diverging": (gain < -DIVERGENT) & ~failed,
+            "diverging": diverged,
             "failed": failed,
             "failed_at": jnp.where(failed[:, None], end[0], 0.0),
         }
@@ -330,20 +332,27 @@ def _noise(state):
     return momenta, heights
 
 
-def _leapfrog(slopes, steps, size, z, momentum, log_density, gradient):
-    """Where `steps` leapfrog steps lead: position, momentum, log density, gradient.
+def _energy(momentum, log_density):
+    return 0.5 * jnp.sum(momentum**2, axis=1) - log_density
+
+
+def _leapfrog(slopes, steps, size, start, limit):
+    """Where `steps` leapfrog steps lead (position, momentum, log density, gradient), and whether they diverged.
 
     Where the density is zero its gradient counts as zero: the map stays one that keeps volume and can be reversed.
+    A trajectory whose energy rises above the `limit` flies off, and what fails out there is no fault of the model.
     """
 
     def step(_, carry):
-        z, momentum, _, gradient = carry
+        (z, momentum, _, gradient), diverged = carry
         momentum = momentum + 0.5 * size * gradient
         z = z + size * momentum
         log_density, gradient = slopes(z)
-        return z, momentum + 0.5 * size * gradient, log_density, gradient
+        momentum = momentum + 0.5 * size * gradient
+        high = jnp.isfinite(log_density) & (_energy(momentum, log_density) > limit)
+        return (z, momentum, log_density, gradient), diverged | high
 
-    return jax.lax.fori_loop(0, steps, step, (z, momentum, log_density, gradient))
+    return jax.lax.fori_loop(0, steps, step, (start, jnp.zeros(len(limit), bool)))
 
 
 def _checks(statistics, which, hard):

@@ -16,6 +16,7 @@ from bayeshybrid import configuration
 from bayeshybrid.data import located
 from bayeshybrid.faults import ModelError, StartError
 from bayeshybrid.forecast import Forecast, forecast_draws
+from bayeshybrid.inference.convergence import FEW
 from bayeshybrid.inference.driver import TARGET_ESS, Run, drive
 from bayeshybrid.inference.freezing import REFINEMENTS, Frozen, certify, finer, near_basins
 from bayeshybrid.inference.gates import scale_networks, scout
@@ -97,8 +98,9 @@ def infer(
                 "or a shorter warm-up"
             )
         weighty = (*target.losses, *scouts.remarks, *search.notes, *result.notes)
-        verdict = judge(target, run, result, search, weighty, drawn.certificate)
-        samples = _samples(result.draws, drawn.told or _told(target, result.draws))
+        told = drawn.told or _told(target, result.draws)
+        verdict = judge(target, run, result, search, weighty, told, drawn.certificate)
+        samples = _samples(result.draws, told)
         seconds = {"search": searched - began, "sampling": run.seconds, "total": time.monotonic() - began}
     return Posterior(
         target=target,
@@ -235,7 +237,7 @@ class _Drawn(NamedTuple):
 def _certified(method, target, lean, basins, key, settings):
     """Draws that hold against adaptive solves: on finer grids, and at last without, where the first do not.
 
-    A transition that diverges may have met a grid that is not stable there, so that finer steps are tried once. None is
+    Transitions that diverge may have met a grid that is not stable there, so that finer steps are tried once. None is
     begun once the time that was given is up: the last draws come back with what was found of them.
     """
     began, given = time.monotonic(), settings["time_limit"]
@@ -244,10 +246,9 @@ def _certified(method, target, lean, basins, key, settings):
         if not lean.target.grids or not drawn.result.draws.size:
             return drawn
         run = drawn.run
-        tried = sum(np.size(chunk.statistics["failed"]) for chunk in run.chunks)
         draws, told = drawn.result.draws, _told(target, drawn.result.draws)
-        found = certify(target, lean, draws, told["log_density"], run.failed_at, tried)
-        stuck = not finer_already and np.any(drawn.result.statistics.get("diverging", False))
+        found = certify(target, lean, draws, told["log_density"], *_failed_since(run, drawn.result))
+        stuck = not finer_already and np.mean(drawn.result.statistics.get("diverging", 0.0)) > FEW
         over = given is not None and time.monotonic() - began >= given
         if (found.verdict == "pass" and not stuck) or over or run.ended in ("interrupted", "out of time"):
             return drawn._replace(certificate=found.check, told=told)
@@ -296,9 +297,18 @@ def _why_not_shared(target, basins):
     return ""
 
 
+def _failed_since(run, result):
+    """Where proposals failed since draws were kept, and how many there were.
+
+    What was refused before that changes no draw.
+    """
+    began = sum(chunk.draws.shape[1] for chunk in run.chunks) - result.raw[0].shape[1]
+    return run.failed_at[run.failed_in >= began], sum(len(raw) * raw.shape[1] for raw in result.raw)
+
+
 def _told(target, draws):
-    """The values of unknowns and derived quantities at each draw, one after another, and its log density."""
-    return ask(target, draws.reshape(-1, draws.shape[-1]), ["values", "log_density"])
+    """The values of unknowns and derived quantities at each draw, one after another, and its log densities."""
+    return ask(target, draws.reshape(-1, draws.shape[-1]), ["values", "log_likelihood", "log_density"])
 
 
 def _samples(draws, told):

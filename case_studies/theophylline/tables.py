@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 import bayeshybrid as bh
+from case_studies.theophylline.model import SINCE
 from case_studies.theophylline.what_if import Answer
 
 
@@ -51,3 +52,18 @@ def answers_in_words(answers: Sequence[Answer]) -> str:
 def answer_rows(answers: Sequence[Answer]) -> list[dict[str, Any]]:
     """The same for JSON."""
     return [asdict(one) for one in answers]
+
+
+def absorption_rows(posterior: bh.Posterior) -> list[dict[str, float]]:
+    """The rate of absorption in the middle of the subjects, hour by hour: median and central 90 %."""
+    low, middle, high = np.quantile(posterior.samples["absorption_over_time"], [0.05, 0.5, 0.95], axis=(0, 1))
+    columns = zip(SINCE, middle, low, high, strict=True)
+    return [{"hours": t, "median": m, "5 %": a, "95 %": b} for t, m, a, b in columns]
+
+
+def absorption_in_words(rows: Sequence[dict[str, float]]) -> str:
+    """The same as a table."""
+    lines = ["hours since the dose   absorption, 1/h (central 90 %)"]
+    for row in rows:
+        lines.append(f"{row['hours']:>20.2f}   {row['median']:>6.2f} ({row['5 %']:.2f} to {row['95 %']:.2f})")
+    return "\n".join(lines)

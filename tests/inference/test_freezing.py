@@ -12,6 +12,7 @@ import bayeshybrid as bh
 from bayeshybrid import configuration
 from bayeshybrid.inference import freezing
 from bayeshybrid.inference.freezing import Frozen, certify, finer, near_basins, rough
+from bayeshybrid.inference.grids import refine
 from bayeshybrid.inference.method import Basin
 from bayeshybrid.inference.search import Search
 from bayeshybrid.survey import ask, draw_prior
@@ -64,9 +65,16 @@ def test_methods_that_are_not_exact_keep_adaptive_solves():
     assert posterior.record["grids"] == {}
 
 
-def test_a_basin_that_only_the_grid_has_is_caught_and_gone_on_a_finer_one(target, lean):
+def test_a_basin_that_only_the_grid_has_is_caught_and_gone_on_a_finer_one(target, monkeypatch):
     """Far out the polynomial of the method comes back to the value that it has at the mode: a second basin."""
+    planted = {"path": np.array([0.0, *TIMES])}
+    monkeypatch.setattr(
+        freezing,
+        "learn",
+        lambda target, points, least: (planted if least["path"] == 16 else refine(planted), ()),
+    )
     with configuration.scope():
+        lean = Frozen(target.frozen(planted))
         found = near_basins(target, lean, search_at(np.log(0.6)), jax.random.key(1))
         again = near_basins(target, finer(target, lean), search_at(np.log(0.6)), jax.random.key(1))
     assert not found.sound
@@ -104,7 +112,9 @@ def test_proposals_that_fail_on_the_grid_alone_are_counted(target, lean):
     with configuration.scope():
         found = certify(target, lean, draws, np.zeros(1200), solvable, 1000)
         few = certify(target, lean, draws, np.zeros(1200), solvable, 100_000)
+        far = certify(target, lean, draws, np.zeros(1200), solvable + 2.0, 1000)
     assert found.verdict == "refine"
+    assert far.verdict == "pass"  # solved too, and never to be accepted
     assert found.lost == pytest.approx(0.01)
     assert few.verdict == "pass"
 

@@ -44,7 +44,7 @@ def test_a_learned_grid_passes_where_it_was_learned():
     found = certificate(adaptive, frozen, near)
     assert found.verdict == found.check.state == "pass"
     assert found.lost == 0
-    assert 0 < np.abs(found.differences).max() < 1e-3
+    assert 0 < np.abs(found.differences).max() < 5e-3
     compared = compare(adaptive, frozen, {"near": near[:100], "inflated": 2 * near[:100]})
     assert compared.sound
     assert compared.notes == ()
@@ -161,7 +161,7 @@ def late(times, y=None):
     bh.solve_ode("dosed", decay, 1.0, times, t0=0.0, args=rate, inputs=[oral])
     bh.solve_ode("stiff", decay, 1.0, times, t0=0.0, args=rate, solver=diffrax.Kvaerno5())
     bh.solve_ode("failing", decay, 1.0, times, t0=0.0, args=rate, max_steps=1)
-    bh.solve_ode("long", lambda t, y, k: jnp.cos(9000 * t) * y, 1.0, times, t0=0.0, args=rate)
+    bh.solve_ode("long", lambda t, y, k: 9000 * jnp.cos(9000 * t) * y, 1.0, times, t0=0.0, args=rate)
     path = bh.solve_ode("kept", decay, 1.0, times, t0=0.0, args=rate)
     bh.observe("y", dist.Normal(path.ys, 0.1), obs=y)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
@@ -13,6 +14,7 @@ from bayeshybrid import configuration
 from bayeshybrid.diagnostics import effective_sample_size, rhat
 from bayeshybrid.inference import tuning
 from bayeshybrid.inference.method import Basin
+from bayeshybrid.inference.shared import _leapfrog
 from bayeshybrid.inference.stopping import Precision
 from tests.problems import PROBLEMS, linear_answer
 
@@ -148,6 +150,23 @@ def test_two_looks_running_are_needed():
     good, bad = rng.normal(size=(64, 100, 2)), np.ones((64, 100, 2)) * rng.normal(size=(64, 1, 2))
     precision = Precision(target, 1000)
     assert [precision.enough((x,)) for x in (good, bad, good, good)] == [False, False, False, True]
+
+
+def test_a_trajectory_that_flies_off_has_diverged_whatever_fails_out_there():
+    """Steps beyond the border of stability grow without bound; a step into what cannot be solved is no such thing."""
+    start = jnp.ones((1, 1)), jnp.ones((1, 1)), -0.5 * jnp.ones(1), -jnp.ones((1, 1))
+
+    def quadratic(z):
+        return -0.5 * jnp.sum(z**2, axis=1), -z
+
+    def walled(z):
+        inside = z[:, 0] < 1.2
+        return jnp.where(inside, -0.5 * jnp.sum(z**2, axis=1), -jnp.inf), jnp.where(inside[:, None], -z, 0.0)
+
+    for slopes, size, wanted in ((quadratic, 3.0, True), (walled, 0.5, False)):
+        end, diverged = _leapfrog(slopes, 1000, size, start, jnp.full(1, 1000.0))
+        assert not np.isfinite(end[2][0])
+        assert diverged.tolist() == [wanted]
 
 
 @pytest.mark.slow
