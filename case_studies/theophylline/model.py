@@ -100,7 +100,7 @@ def hybrid(hours, dose, conc=None):
 
 def bumps(since):
     """The basis of the network, `(..., knots)`: bumps over the logarithm of the hours since a dose."""
-    apart = jnp.log(since + 0.1)[..., None] - jnp.log(jnp.array(KNOTS))
+    apart = jnp.subtract.outer(jnp.log(since + 0.1), jnp.log(jnp.array(KNOTS)))
     return jnp.exp(-0.5 * (apart / WIDTH) ** 2)
 
 

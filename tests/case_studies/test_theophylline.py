@@ -129,6 +129,24 @@ def test_the_answers_count_what_happens(generator):
     assert "Monte Carlo error" in words
 
 
+def test_absorption_is_told_hour_by_hour():
+    """Medians and central 90 % at each of the hours of the model."""
+    draws = np.arange(101.0)[None, :, None] * np.arange(1, len(model.SINCE) + 1)
+    fit: Any = SimpleNamespace(samples={"absorption_over_time": draws})
+    rows = tables.absorption_rows(fit)
+    assert [row["hours"] for row in rows] == list(model.SINCE)
+    assert rows[1] == pytest.approx({"hours": 0.25, "median": 100.0, "5 %": 10.0, "95 %": 190.0})
+    assert "  0.25   100.00 (10.00 to 190.00)" in tables.absorption_in_words(rows)
+
+
+def test_bumps_are_highest_at_their_knots():
+    """Over the logarithm of time, a tenth of an hour added so that it has one at the dose."""
+    since = np.array(model.KNOTS) - 0.1
+    found = np.asarray(model.bumps(since))
+    assert np.argmax(found, axis=1).tolist() == list(range(len(model.KNOTS)))
+    assert np.diag(found) == pytest.approx(1.0)
+
+
 def test_the_comparison_lists_what_others_found():
     """Rates as logarithms become clearance and volume; a spread that two rates share is that of their ratio."""
     correlated, independent, *rest = (one.values for one in published.PUBLISHED)
@@ -156,7 +174,6 @@ def test_the_comparison_lists_what_others_found():
     assert table[3]["median"] == 1.0
 
 
-TINY = "--draws 40 --warmup 60 --members 4 --steps 20 --key 3".split()
 FILES = {
     f"{name}.{kind}"
     for name in ("before", "summary", "verdict", "fit", "population", "published", "what_if")
@@ -174,14 +191,35 @@ FILES = {
 
 
 @pytest.mark.slow
-def test_the_network_variant_runs_and_says_what_came_through_it(tmp_path, capsys):
-    """Much too short to be believed; every table and picture is there."""
-    assert main([*TINY, "--network", "--output", str(tmp_path)]) == 0
-    assert "not draws of a posterior" in capsys.readouterr().out
-    assert {path.name for path in (tmp_path / "hybrid").iterdir()} == FILES | {"network.txt", "network.json"}
-    told = json.loads((tmp_path / "hybrid" / "network.json").read_text())
-    assert 0 <= told["known"]["outside"]["change"] <= 1
-    assert told["new"]["share"] >= 0
+def test_the_network_variant_comes_out_as_expected(tmp_path, capsys):
+    """The verdict passes, absorption rises within the first hour, and the answers are those of another key."""
+    assert main(["--key", "1", "--network", "--output", str(tmp_path)]) == 0
+    told = capsys.readouterr().out
+    more = {f"{name}.{kind}" for name in ("network", "absorption") for kind in ("txt", "json")}
+    assert {path.name for path in (tmp_path / "hybrid").iterdir()} == FILES | more
+    read = {
+        name: json.loads((tmp_path / "hybrid" / f"{name}.json").read_text())
+        for name in ("verdict", "network", "what_if", "absorption")
+    }
+    assert read["verdict"]["state"] in ("pass", "pass with remarks"), told
+    assert 0.05 < read["network"]["new"]["share"] < 0.2
+    assert 0 <= read["network"]["known"]["outside"]["change"] < 0.2
+    for row, expected in zip(read["absorption"], EXPECTED["network"]["absorption"], strict=True):
+        assert row == pytest.approx(expected, rel=0.1)
+    early, later = (read["absorption"][place] for place in (0, 3))
+    assert early["95 %"] < later["5 %"]
+    compare_answers(read["what_if"], EXPECTED["network"]["what_if"])
+
+
+def compare_answers(found, expected):
+    """Differences and probabilities agree within four Monte Carlo errors of both."""
+    found = {f"{one['subject']}, {one['figure']}": one for one in found}
+    assert len(found) == 2 * (len(KNOWN) + 1)
+    for name, wanted in expected.items():
+        for figure, error in (("difference", "error"), ("probability", "probability_error")):
+            values = [np.atleast_1d(one[figure])[0] for one in (found[name], wanted)]
+            limit = 4 * np.hypot(found[name][error], wanted[error])
+            assert abs(values[0] - values[1]) < limit, (name, figure)
 
 
 @pytest.mark.slow
@@ -201,13 +239,7 @@ def test_the_whole_case_comes_out_as_expected(tmp_path, capsys):
         row = read["summary"][name]
         limit = 4 * np.hypot(row["error"], expected["error"])
         assert abs(row["mean"] - expected["mean"]) < limit, name
-    answers = {f"{one['subject']}, {one['figure']}": one for one in read["what_if"]}
-    assert len(answers) == 2 * (len(KNOWN) + 1)
-    for name, expected in EXPECTED["what_if"].items():
-        found = answers[name]
-        for figure, error in (("difference", "error"), ("probability", "probability_error")):
-            value, wanted = (np.atleast_1d(one[figure])[0] for one in (found, expected))
-            assert abs(value - wanted) < 4 * np.hypot(found[error], expected[error]), (name, figure)
+    compare_answers(read["what_if"], EXPECTED["what_if"])
 
 
 def test_the_expected_answers_are_those_of_the_record():
