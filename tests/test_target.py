@@ -468,9 +468,8 @@ def test_priors_are_solved_for_only_where_they_depend_on_a_solution(model, solve
 
 def test_a_prior_about_a_solution_is_drawn_and_weighed_with_it():
     target = bh.Target(relayed, {"times": np.array([1.0]), "y": np.array(0.4)})
-    drawn = jax.vmap(lambda key: target.constrain(target.draw_prior(key)[0]))(
-        jax.random.split(jax.random.key(1), 50)
-    )
+    draw = jax.jit(jax.vmap(lambda key: target.constrain(target.draw_prior(key)[0])))
+    drawn = draw(jax.random.split(jax.random.key(1), 50))
     np.testing.assert_allclose(drawn["level"], np.exp(-drawn["rate"]), atol=5e-3)
     q = target.unconstrain({"rate": jnp.array(1.0), "level": jnp.array(0.37)})
     expected = dist.LogNormal(0.0, 0.1).log_prob(1.0) + dist.Normal(np.exp(-1), 1e-3).log_prob(0.37)

@@ -10,7 +10,7 @@ import pytest
 
 import bayeshybrid as bh
 from bayeshybrid import configuration
-from bayeshybrid.inference import freezing
+from bayeshybrid.inference import freezing, verbs
 from bayeshybrid.inference.freezing import Frozen, certify, finer, near_basins, rough
 from bayeshybrid.inference.grids import refine
 from bayeshybrid.inference.method import Basin
@@ -60,6 +60,14 @@ def test_a_posterior_on_grids_is_that_of_adaptive_solves():
     assert abs(draws.std() / sd - 1) < 0.1
 
 
+@pytest.mark.parametrize(
+    ("method", "wanted"), [(None, True), (bh.NUTS(), True), (bh.SVI(), False), (bh.DeepEnsemble(), False)]
+)
+def test_only_what_is_held_against_adaptive_solves_afterwards_is_drawn_on_grids(method, wanted):
+    assert verbs._on_grids(method) is wanted
+
+
+@pytest.mark.slow
 def test_methods_that_are_not_exact_keep_adaptive_solves():
     posterior = bh.infer(decay, DECAY, bh.SVI(draws=60, steps=60), key=0)
     assert posterior.record["grids"] == {}
@@ -128,6 +136,7 @@ def test_grids_that_no_refinement_mends_give_way_to_adaptive_solves(monkeypatch)
     assert any("so solves are adaptive" in remark for remark in posterior.remarks)
 
 
+@pytest.mark.slow
 def test_stiff_solvers_have_no_grid_and_say_so():
     import diffrax
 
