@@ -135,9 +135,9 @@ def quantities_of(
     values = found["values"]
     quantities = {}
     for name in [n for n in values if n in judged]:
-        told = names_of(judged[name], target.labels)
+        names = names_of(judged[name], target.labels)
         for index in np.ndindex(values[name].shape[1:]):
-            label = entry_name(name, index, *told)
+            label = entry_name(name, index, *names)
             quantities[label] = values[name][(slice(None), *index)].reshape(raw.shape[:2])
     likelihood = found["log_likelihood"].reshape(raw.shape[:2])
     if np.ptp(likelihood) > 0:
