@@ -49,17 +49,17 @@ def drive(
     basins: tuple[Basin, ...],
     key: Any,
     progress: Progress,
-    time_limit: float | None = None,
+    deadline: float | None = None,
     target_ess: float = TARGET_ESS,
     give_up: bool = False,
     stated: Target | None = None,
 ) -> Run:
     """Turn a method until it is finished, in chunks of about a second, so that Ctrl-C is heard.
 
-    Interrupted or out of time (seconds), what was drawn so far is kept. How the work is cut into chunks
-    changes nothing about the draws. A method that does not end by itself is stopped at an effective sample size of
-    `target_ess`; with `give_up` it is also left when it meets a shape that it is not made for. Why a proposal failed is
-    asked of the model as `stated`, where the target solves on grids.
+    Interrupted, or past the deadline (of `time.monotonic`), what was drawn so far is kept. How the work is cut into
+    chunks changes nothing about the draws. A method that does not end by itself is stopped at an effective sample size
+    of `target_ess`; with `give_up` it is also left when it meets a shape that it is not made for. Why a proposal failed
+    is asked of the model as `stated`, where the target solves on grids.
     """
     began = time.monotonic()
     precision = Precision(stated or target, target_ess)
@@ -90,7 +90,7 @@ def drive(
                 break
             if precision.reached(method, state, chunks):
                 break
-            if time_limit is not None and time.monotonic() - began > time_limit:
+            if deadline is not None and time.monotonic() > deadline:
                 ended = "out of time"
                 break
     except KeyboardInterrupt:

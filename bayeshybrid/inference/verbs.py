@@ -89,7 +89,8 @@ def infer(
         target, scouts, scaled = _read(model, data, scout_key, starts, progress, _on_grids(method))
         search, lean = _searched(target, scouts, search_key, progress)
         searched = time.monotonic()
-        settings = {"progress": progress, "time_limit": time_limit, "target_ess": target_ess}
+        deadline = None if time_limit is None else searched + time_limit
+        settings = {"progress": progress, "deadline": deadline, "target_ess": target_ess}
         drawn = _certified(method, target, lean, search.basins, run_key, settings)
         chosen, words, run, result = drawn.method, drawn.words, drawn.run, drawn.result
         if not result.draws.shape[1]:
@@ -238,25 +239,30 @@ def _certified(method, target, lean, basins, key, settings):
     """Draws that hold against adaptive solves: on finer grids, and at last without, where the first do not.
 
     Transitions that diverge may have met a grid that is not stable there, so that finer steps are tried once. None is
-    begun once the time that was given is up: the last draws come back with what was found of them.
+    begun once the time that was given is up, and where one is cut short before it keeps a draw the last draws come
+    back with what was found of them.
     """
-    began, given = time.monotonic(), settings["time_limit"]
+    deadline, last = settings["deadline"], None
     for finer_already in range(REFINEMENTS + 1):
         drawn = _drawn(method, target, lean, basins, key, settings)
-        if not lean.target.grids or not drawn.result.draws.size:
+        run, draws = drawn.run, drawn.result.draws
+        if not draws.size and last:
+            return last
+        if not lean.target.grids or not draws.size:
             return drawn
-        run = drawn.run
-        draws, told = drawn.result.draws, _told(target, drawn.result.draws)
+        told = _told(target, draws)
         found = certify(target, lean, draws, told["log_density"], *_failed_since(run, drawn.result))
+        last = drawn._replace(certificate=found.check, told=told)
         stuck = not finer_already and np.mean(drawn.result.statistics.get("diverging", 0.0)) > FEW
-        over = given is not None and time.monotonic() - began >= given
+        over = deadline is not None and time.monotonic() >= deadline
         if (found.verdict == "pass" and not stuck) or over or run.ended in ("interrupted", "out of time"):
-            return drawn._replace(certificate=found.check, told=told)
+            return last
         if found.verdict == "adaptive":
             break
         lean = finer(target, lean)
     note = f"{found.check.name}: {found.check.figure:.2g}, so solves are adaptive"
-    return _drawn(method, target, Frozen(target, (*lean.notes, note)), basins, key, settings)
+    drawn = _drawn(method, target, Frozen(target, (*lean.notes, note)), basins, key, settings)
+    return drawn if drawn.result.draws.size else last
 
 
 def _drawn(method, target, lean, basins, key, settings):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import numpy as np
 import numpyro
@@ -134,6 +136,29 @@ def test_grids_that_no_refinement_mends_give_way_to_adaptive_solves(monkeypatch)
     posterior = bh.infer(decay, DECAY, bh.NUTS(draws=50, warmup=50), key=0)
     assert posterior.record["grids"] == {}
     assert any("so solves are adaptive" in remark for remark in posterior.remarks)
+
+
+def test_a_later_run_that_is_cut_short_loses_no_draws_of_an_earlier_one(target, lean, monkeypatch):
+    """The second run is interrupted before it keeps a draw: the first one's come back, with its failed certificate."""
+    real, kept = freezing.certificate, []
+    monkeypatch.setattr(freezing, "certificate", lambda *given: real(*given)._replace(verdict="refine"))
+    drive = verbs.drive
+
+    def cut(*given, **more):
+        run = drive(*given, **more)
+        kept.append(run)
+        return run if len(kept) == 1 else dataclasses.replace(run, chunks=run.chunks[:1], ended="interrupted")
+
+    monkeypatch.setattr(verbs, "drive", cut)
+    settings = {"progress": bh.Silent(), "deadline": None, "target_ess": 400.0}
+    with configuration.scope():
+        basins = search_at(np.log(0.6)).basins
+        method = bh.NUTS(draws=50, warmup=50)
+        drawn = verbs._certified(method, target, lean, basins, jax.random.key(0), settings)
+    assert len(kept) == 2
+    assert drawn.run is kept[0]
+    assert drawn.result.draws.shape == (4, 50, 1)
+    assert drawn.certificate is not None
 
 
 @pytest.mark.slow
