@@ -242,7 +242,8 @@ def _certified(method, target, lean, basins, key, settings):
     begun once the time that was given is up, and where one is cut short before it keeps a draw the last draws come
     back with what was found of them.
     """
-    deadline, last = settings["deadline"], None
+    deadline = settings["deadline"]
+    last: _Drawn | None = None
     for finer_already in range(REFINEMENTS + 1):
         drawn = _drawn(method, target, lean, basins, key, settings)
         run, draws = drawn.run, drawn.result.draws
@@ -262,7 +263,7 @@ def _certified(method, target, lean, basins, key, settings):
         lean = finer(target, lean)
     note = f"{found.check.name}: {found.check.figure:.2g}, so solves are adaptive"
     drawn = _drawn(method, target, Frozen(target, (*lean.notes, note)), basins, key, settings)
-    return drawn if drawn.result.draws.size else last
+    return last if last and not drawn.result.draws.size else drawn
 
 
 def _drawn(method, target, lean, basins, key, settings):
