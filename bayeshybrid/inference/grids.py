@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
-import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -59,9 +58,10 @@ def learn(
       program which was compiled for so many serves again.
 
     **Returns:** plans for `Target.frozen`, solve name to `(n + 1,)` or `(units, n + 1)`, and a sentence for each
-    solve that has none: its solver is no explicit Runge-Kutta method; its start, its times or the times of its
-    inputs depend on the unknowns; more than half of its points failed; more than 1024 steps would be needed; or the
-      finest grid would have over eight times as many steps as a solve makes by itself.
+    solve that has none: its solver is neither an explicit Runge-Kutta method nor an implicit one, or an implicit
+      one with more than 16 states; its start, its times or the times of its inputs depend on the unknowns; more than
+      half of its points failed; more than 1024 steps would be needed; or the finest grid would have over eight times
+      as many steps as a solve makes by itself.
 
     ```python
     from bayeshybrid.inference.grids import learn
@@ -76,16 +76,11 @@ def learn(
     """
     target = target.frozen({})
     points = np.asarray(points)
-    settings = abstract(_settings, target, points[0])
-    solvers = {name: found["solver"] or diffrax.Tsit5() for name, found in settings.items()}
-    explicit = tuple(name for name, solver in solvers.items() if lean.tableau(solver) is not None)
-    notes = [
-        f"{name}: no frozen grid, {type(solver).__name__} is no explicit Runge-Kutta method"
-        for name, solver in solvers.items()
-        if name not in explicit
-    ]
+    obstacles = abstract(_obstacles, target, points[0])
+    able = tuple(name for name, why in obstacles.items() if not why)
+    notes = [f"{name}: no frozen grid, {why}" for name, why in obstacles.items() if why]
     plans = {}
-    for name, told in (_steps(target, points, explicit) if explicit else {}).items():
+    for name, told in (_steps(target, points, able) if able else {}).items():
         plan = _plan(told, stretch, (least or {}).get(name, 0))
         if isinstance(plan, str):
             notes.append(f"{name}: no frozen grid, {plan}")
@@ -249,10 +244,15 @@ def _accurate(target, points):
     return ask(target, np.asarray(points), ["log_density"])["log_density"]
 
 
-def _settings(target, q):
-    """Solve name to its settings; of solves without times nothing is learned."""
-    solutions = target.run_at(q).solutions
-    return {name: message["settings"] for name, message in solutions.items() if message["times"].size}
+def _obstacles(target, q):
+    """Solve name to why it cannot step on a grid; of solves without times nothing is learned."""
+    found = {}
+    for name, message in target.run_at(q).solutions.items():
+        if message["times"].size:
+            ys, ok = message["value"].ys, message["value"].ok
+            states = ys.size // (ok.size * message["times"].shape[-1])
+            found[name] = lean.obstacle(message["settings"]["solver"], states)
+    return found
 
 
 class _Told(NamedTuple):

@@ -1,8 +1,9 @@
-"""Solves on a grid of steps that stands: an explicit Runge-Kutta method with its stages written out, in one scan.
+"""Solves on a grid of steps that stands: a method with its stages written out, in one scan.
 
-No step is refused, no lane waits for another, the result is a smooth function of what enters, and XLA's CPU backend
-compiles the loop and its derivative whole. What such a solve cannot do is notice its own error: the grid must have
-been learned from adaptive solves, and what came of it compared with them.
+Where an explicit Runge-Kutta method is asked for its own tableau is used, and in place of an implicit one a Rosenbrock
+method (`science.rosenbrock`). No step is refused, no lane waits for another, the result is a smooth function of what
+enters, and XLA's CPU backend compiles the loop and its derivative whole. What such a solve cannot do is notice its own
+error: the grid must have been learned from adaptive solves, and what came of it compared with them.
 """
 
 from __future__ import annotations
@@ -17,23 +18,37 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
 from bayeshybrid.faults import ModelError
+from bayeshybrid.science.elimination import MOST_STATES
 from bayeshybrid.science.events import Events, after, before, moment_of
 from bayeshybrid.science.reasons import Reason
+from bayeshybrid.science.rosenbrock import rosenbrock_step
 from bayeshybrid.science.stepping import Problem, before_all_else, impossible
 
-__all__ = ["integrate", "tableau"]
+__all__ = ["integrate", "obstacle"]
 
 
-def tableau(solver: diffrax.AbstractSolver | None) -> diffrax.ButcherTableau | None:
-    """The coefficients of an explicit Runge-Kutta method; `None` for any other solver.
+def obstacle(solver: diffrax.AbstractSolver | None, states: int) -> str:
+    """Why a solve with so many states cannot step on a grid, in words; empty where it can.
 
     ```python
     import diffrax
     from bayeshybrid.science import lean
-    assert lean.tableau(None).num_stages == 7  # of diffrax.Tsit5(), the default
-    assert lean.tableau(diffrax.Kvaerno5()) is None
+    assert not lean.obstacle(None, 50) and not lean.obstacle(diffrax.Kvaerno5(), 3)
+    assert lean.obstacle(diffrax.Kvaerno5(), 50).startswith("Kvaerno5 has 50 states")
     ```
     """
+    if _tableau(solver) is not None:
+        return ""
+    name = type(solver).__name__
+    if not isinstance(solver, diffrax.AbstractImplicitSolver):
+        return f"{name} is neither an explicit Runge-Kutta method nor implicit"
+    if states > MOST_STATES:
+        return f"{name} has {states} states to solve for at once, more than {MOST_STATES}"
+    return ""
+
+
+def _tableau(solver: diffrax.AbstractSolver | None) -> diffrax.ButcherTableau | None:
+    """The coefficients of an explicit Runge-Kutta method; `None` for any other solver."""
     found = getattr(diffrax.Tsit5() if solver is None else solver, "tableau", None)
     return found if isinstance(found, diffrax.ButcherTableau) and not found.implicit else None
 
@@ -46,11 +61,9 @@ def integrate(
     Derivatives go to `y0` and to `inputs`, but for the times of jumps. One state that is not finite makes all of
     them NaN.
     """
-    coefficients = tableau(problem.solver)
-    if coefficients is None:
+    if why := obstacle(problem.solver, y0.size):
         raise ModelError(
-            f"{type(problem.solver).__name__} cannot step on a grid: write an explicit Runge-Kutta method such as "
-            "diffrax.Tsit5(), or no grid"
+            f"{why}, so there can be no grid: write an explicit Runge-Kutta method such as diffrax.Tsit5(), or no grid"
         )
     grid = jax.lax.stop_gradient(jnp.asarray(grid, dtype=t0.dtype))
     if grid.ndim != 1 or len(grid) < 2:
@@ -58,7 +71,8 @@ def integrate(
     happenings = inputs[1]
     starts, ends, held = _sides(grid, happenings, t0)
     chosen, found = _choice(jnp.concatenate([t0[None], ends]), times, moment_of(t0, grid[-1]))
-    step = _step(problem, coefficients, inputs)
+    coefficients = _tableau(problem.solver)
+    step = rosenbrock_step(problem, inputs) if coefficients is None else _step(problem, coefficients, inputs)
     _, states = jax.lax.scan(step, y0, (starts, ends, *_entering(happenings, starts, y0.shape)))
     states = jnp.concatenate([y0[None], states])
     ys = jnp.tensordot(chosen.astype(states.dtype), states, 1, precision=jax.lax.Precision.HIGHEST)

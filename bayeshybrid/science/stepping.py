@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from bayeshybrid.faults import ModelError
+from bayeshybrid.science.elimination import without_lapack
 from bayeshybrid.science.punctuated import Punctuated, WithDoses
 from bayeshybrid.science.reasons import Reason
 
@@ -191,7 +192,7 @@ def _solution(problem, adjoint, y0, inputs, t0, at, wanted) -> diffrax.Solution:
     # Ten units of rounding at the larger end, so that a step is always told from none.
     rounding = jnp.finfo(at.dtype).eps * jnp.maximum(jnp.abs(t0), jnp.abs(at[-1]))
     smallest = ROUNDINGS_IN_SMALLEST_STEP * jnp.maximum(rounding, jnp.finfo(at.dtype).tiny)
-    solver, max_steps = problem.solver, problem.max_steps
+    solver, max_steps = without_lapack(problem.solver, y0.size), problem.max_steps
     if happenings is None:
         controller = _Watched(problem.rtol, problem.atol, smallest)
     else:

@@ -15,7 +15,7 @@ import pytest
 
 import bayeshybrid as bh
 from bayeshybrid.faults import ModelError
-from bayeshybrid.science import lean, ode
+from bayeshybrid.science import ode
 from bayeshybrid.science.ode import Reason
 
 ROOT = Path(__file__).parents[2]
@@ -46,7 +46,14 @@ def with_grid(grid, *times):
 
 @pytest.mark.parametrize(
     ("solver", "order"),
-    [(diffrax.Heun(), 2), (diffrax.Bosh3(), 3), (None, 5), (diffrax.Dopri5(), 5), (diffrax.Dopri8(), 8)],
+    [
+        (diffrax.Heun(), 2),
+        (diffrax.Bosh3(), 3),
+        (None, 5),
+        (diffrax.Dopri5(), 5),
+        (diffrax.Dopri8(), 8),
+        (diffrax.Kvaerno5(), 5),
+    ],
     ids=lambda x: type(x).__name__,
 )
 def test_error_falls_with_the_order_of_the_method(solver, order):
@@ -216,14 +223,17 @@ def test_a_solve_that_is_not_finite_fails():
     assert late.reason == Reason.BEFORE_START
 
 
-def test_only_explicit_methods_step_on_a_grid():
-    with pytest.raises(ModelError, match="Kvaerno5 cannot step on a grid: write an explicit"):
-        ode.solve(
-            oscillator, jnp.ones(2), np.ones(1), 0.0, 1.0, solver=diffrax.Kvaerno5(), grid=np.arange(2.0)
-        )
+def test_a_solver_without_steps_that_can_stand_is_refused():
+    def refused(solver, states=2, ends=2):
+        grid = np.arange(float(ends))
+        ode.solve(lambda t, y, _: -y, jnp.ones(states), np.ones(1), 0.0, solver=solver, grid=grid)
+
+    with pytest.raises(ModelError, match=r"Kvaerno5 has 17 states .* more than 16, so there can be no grid"):
+        refused(diffrax.Kvaerno5(), 17)
+    with pytest.raises(ModelError, match="ReversibleHeun is neither an explicit"):
+        refused(diffrax.ReversibleHeun())
     with pytest.raises(ModelError, match=r"grid has shape \(1,\)"):
-        ode.solve(oscillator, jnp.ones(2), np.ones(1), 0.0, 1.0, grid=np.ones(1))
-    assert lean.tableau(diffrax.Euler()) is None
+        refused(None, ends=1)
 
 
 def test_a_stage_that_only_estimates_the_error_is_left_out():
@@ -236,13 +246,18 @@ def test_a_stage_that_only_estimates_the_error_is_left_out():
 
 
 COUNT = """
-import bayeshybrid, jax, jax.numpy as jnp, numpy as np
+import bayeshybrid, diffrax, jax, jax.numpy as jnp, numpy as np
 from bayeshybrid import configuration
 from bayeshybrid.science import ode
 def field(t, y, rates):
     return jnp.stack([(rates[0] - rates[1] * y[1]) * y[0], (rates[2] * y[0] - rates[3]) * y[1]])
 def total(rates):
     return ode.solve(field, jnp.ones(2), np.arange(1.0, 21.0), 0.0, rates, grid=np.linspace(0.0, 20.0, 61)).ys.sum()
+def stiff(rates):
+    at = np.concatenate([[0.0], np.geomspace(0.1, 20.0, 30)])
+    solver, rates = diffrax.Kvaerno5(), rates * jnp.array([1.0, 1.0, 1.0, 100.0])
+    return ode.solve(field, jnp.ones(2), at[1:], 0.0, rates, grid=at, solver=solver).ys.sum()
+total = {{"total": total, "stiff": stiff}}["{which}"]
 program = jax.jit(jax.vmap(jax.value_and_grad(total)), compiler_options=configuration.compile_options())
 text = program.lower(np.ones((16, 4), np.float32)).compile().as_text()
 print(text.count(" while("), text.count("xla_cpu_small_call"))
@@ -252,11 +267,11 @@ print(text.count(" while("), text.count("xla_cpu_small_call"))
 def test_the_loop_and_its_derivative_are_compiled_whole():
     """Forward and backward: two loops, both folded; with our options switched off neither is."""
 
-    def counted(**more):
+    def counted(which="total", **more):
         ours = ("XLA_FLAGS", "BAYESHYBRID_CONFIGURE", "JAX_NUM_CPU_DEVICES")
         kept = {name: value for name, value in os.environ.items() if name not in ours}
         done = subprocess.run(
-            [sys.executable, "-c", COUNT],
+            [sys.executable, "-c", COUNT.format(which=which)],
             env=kept | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"} | more,
             capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
@@ -264,4 +279,5 @@ def test_the_loop_and_its_derivative_are_compiled_whole():
         return done.stdout.split()
 
     assert counted() == ["2", "2"]
+    assert counted("stiff") == ["2", "2"]
     assert counted(BAYESHYBRID_CONFIGURE="0") == ["2", "0"]
