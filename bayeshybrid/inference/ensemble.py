@@ -14,7 +14,7 @@ from bayeshybrid.faults import ModelError
 from bayeshybrid.functions import network_outputs, visited_points
 from bayeshybrid.inference.chains import from_prior, middle_of
 from bayeshybrid.inference.devices import over_devices, settled
-from bayeshybrid.inference.method import Basin, Chunk, Claim, Method, Result, register
+from bayeshybrid.inference.method import Basin, Chunk, Claim, Method, Result, Work, register
 from bayeshybrid.inference.whitening import factor_of, inverse_of, unwhiten, whiten
 from bayeshybrid.randomised import Perturbation, perturbation, randomised_density, unscored
 from bayeshybrid.survey import slopes
@@ -134,6 +134,10 @@ class DeepEnsemble(Method):
     def finished(self, state: State) -> bool:
         """After all steps."""
         return int(state.iteration[0]) >= self.steps
+
+    def expected(self, size: int, basins: int, target_ess: float) -> Work:
+        """A gradient of each member in each step."""
+        return Work(self.members * self.steps, self.members, self.members)
 
     def progress(self, state: State) -> tuple[int, int, str]:
         """Steps done and to do."""

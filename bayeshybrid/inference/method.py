@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -19,7 +19,7 @@ Claim = Literal["exact", "approximate", "modes only", "predictive only"]
 
 METHODS: dict[str, type[Method]] = {}
 
-__all__ = ["METHODS", "Basin", "Chunk", "Method", "Result", "register"]
+__all__ = ["METHODS", "Basin", "Chunk", "Method", "Result", "Work", "register"]
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,14 @@ class Result:
     nature: Nature = "draws of the posterior"
 
 
+class Work(NamedTuple):
+    """What a method expects to do: gradients of all chains together, draws that it keeps, chains side by side."""
+
+    gradients: int
+    draws: int
+    chains: int
+
+
 class Method(ABC):
     """The interface that every method of inference has; the driver calls it in this order.
 
@@ -103,6 +111,10 @@ class Method(ABC):
     @abstractmethod
     def finish(self, target: Target, state: Any, chunks: list[Chunk], basins: tuple[Basin, ...]) -> Result:
         """Equally weighted draws from what was collected, even where the run was cut short."""
+
+    @abstractmethod
+    def expected(self, size: int, basins: int, target_ess: float) -> Work:
+        """What it will take with so many unknowns and basins, as far as can be known beforehand."""
 
     def sampling_since(self, state: Any) -> int | None:
         """For a method that is stopped when its draws are precise enough: the transition since which it keeps draws."""

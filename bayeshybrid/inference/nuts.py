@@ -13,7 +13,7 @@ import numpy as np
 from bayeshybrid.faults import ModelError
 from bayeshybrid.inference.chains import dispersed, middle_of, mixture
 from bayeshybrid.inference.devices import over_devices, settled, spread_over
-from bayeshybrid.inference.method import Basin, Chunk, Claim, Method, Result, register
+from bayeshybrid.inference.method import Basin, Chunk, Claim, Method, Result, Work, register
 from bayeshybrid.inference.whitening import (
     factor_of,
     inverse_of,
@@ -29,6 +29,9 @@ from bayeshybrid.target import Target
 CAPACITY = 100
 REFRESH = (0.1, 0.25, 0.5)
 DENSE_UP_TO = 150
+
+# For a transition where a linear map makes the posterior round; longer trees where none does.
+GRADIENTS_PER_TRANSITION = 7.0
 
 STATISTICS = (
     ("lp", "energy", "acceptance_rate", "step_size"),
@@ -157,6 +160,12 @@ class NUTS(Method):
     def finished(self, state: State) -> bool:
         """After warm-up and draws."""
         return int(state.iteration[0]) >= self.warmup + self.draws
+
+    def expected(self, size: int, basins: int, target_ess: float) -> Work:
+        """Trees of the usual size, which grow with the fourth root of the dimension."""
+        chains = self.chains * basins
+        each = GRADIENTS_PER_TRANSITION * max(1.0, (size / 10) ** 0.25)
+        return Work(int(each * chains * (self.warmup + self.draws)), chains * self.draws, chains)
 
     def progress(self, state: State) -> tuple[int, int, str]:
         """Transitions done and to do."""

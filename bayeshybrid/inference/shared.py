@@ -19,7 +19,7 @@ from bayeshybrid.faults import ModelError
 from bayeshybrid.inference import tuning
 from bayeshybrid.inference.chains import dispersed, middle_of, mixture
 from bayeshybrid.inference.devices import over_devices, settled, spread_over
-from bayeshybrid.inference.method import Basin, Chunk, Claim, Method, Result, register
+from bayeshybrid.inference.method import Basin, Chunk, Claim, Method, Result, Work, register
 from bayeshybrid.inference.tuning import BLOCK, Shared
 from bayeshybrid.inference.whitening import (
     PSEUDO_DRAWS,
@@ -34,6 +34,10 @@ from bayeshybrid.target import Target
 
 PER_GROUP = 4
 DIVERGENT = 1000.0
+
+# Of a posterior that suits it: gradients of each chain until the adaptation has converged, and of all chains for an
+# effective draw in five dimensions.
+WARMUP_GRADIENTS, GRADIENTS_PER_DRAW = 150, 4.0
 
 __all__ = ["SharedHMC"]
 
@@ -182,6 +186,13 @@ class SharedHMC(Method):
     def hardness(self, state: State) -> str:
         """What the warm-up sees or saw of a shape that this method is not made for; empty where nothing."""
         return tuning.hardness(state.shared)
+
+    def expected(self, size: int, basins: int, target_ess: float) -> Work:
+        """Gradients for an effective draw grow with the fourth root of the dimension."""
+        each = GRADIENTS_PER_DRAW * (size / 5) ** 0.25
+        chains = self.chains * basins
+        draws = int(min(target_ess, self.most_draws * chains))
+        return Work(int(WARMUP_GRADIENTS * chains + each * draws), draws, chains)
 
     def progress(self, state: State) -> tuple[int, int, str]:
         """Transitions done, and at most to do."""

@@ -23,7 +23,7 @@ from bayeshybrid.inference.chains import middle_of
 from bayeshybrid.inference.convergence import ESS_LIMIT
 from bayeshybrid.inference.devices import over_devices, settled, spread_over
 from bayeshybrid.inference.importance import Weights, certificate, choose, weigh
-from bayeshybrid.inference.method import Basin, Chunk, Claim, Method, Result, register
+from bayeshybrid.inference.method import Basin, Chunk, Claim, Method, Result, Work, register
 from bayeshybrid.inference.whitening import factor_of
 from bayeshybrid.target import Target
 from bayeshybrid.verdict import Check
@@ -145,6 +145,11 @@ class SVI(Method):
     def finished(self, state: State) -> bool:
         """After the steps and the draws."""
         return int(state.step[0]) >= self.steps + self._rounds
+
+    def expected(self, size: int, basins: int, target_ess: float) -> Work:
+        """Every particle of every guide has a gradient in each step; draws are weighed by densities."""
+        gradients = self.guides * (self.steps * self.particles + self._rounds * ROUND)
+        return Work(gradients, self.draws * self.guides, self.guides)
 
     def progress(self, state: State) -> tuple[int, int, str]:
         """Steps and rounds of draws, done and to do."""

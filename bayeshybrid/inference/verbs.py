@@ -17,6 +17,7 @@ from bayeshybrid.data import located
 from bayeshybrid.faults import ModelError, StartError
 from bayeshybrid.forecast import Forecast, forecast_draws
 from bayeshybrid.inference.convergence import FEW
+from bayeshybrid.inference.cost import Cost, expect, listening
 from bayeshybrid.inference.driver import TARGET_ESS, Run, drive
 from bayeshybrid.inference.freezing import REFINEMENTS, Frozen, certify, finer, near_basins
 from bayeshybrid.inference.gates import scale_networks, scout
@@ -59,7 +60,8 @@ def infer(
     - `method`: such as `NUTS()`; `None` chooses one and says which in `posterior.remarks`.
     - `key`: an integer or a JAX key; the same key gives the same draws on the same machine.
     - `starts`: how many searches begin at prior draws.
-    - `progress`: `TextBar()` to see how far it has come; silent by default.
+    - `progress`: `TextBar()` to see how far it has come, and before the draws what they are expected to take; silent
+      by default.
     - `time_limit`: seconds of sampling after which what was drawn so far is returned.
     - `target_ess`: how many independent draws the posterior should be worth, for each unknown and its square: when
       a method that does not end by itself, such as `SharedHMC`, stops. At least 400 in any case.
@@ -81,7 +83,7 @@ def infer(
         raise ModelError(f"starts={starts}: at least one search must begin somewhere")
     if not target_ess > 0:
         raise ModelError(f"target_ess={target_ess}: write a positive number, such as 1000")
-    with configuration.scope():
+    with configuration.scope(), listening() as spent:
         began = time.monotonic()
         # Seconds of importing, while compilers keep the interpreter waiting.
         threading.Thread(target=import_module, args=("arviz_stats.base",), daemon=True).start()
@@ -90,7 +92,8 @@ def infer(
         search, lean = _searched(target, scouts, search_key, progress)
         searched = time.monotonic()
         deadline = None if time_limit is None else searched + time_limit
-        settings = {"progress": progress, "deadline": deadline, "target_ess": target_ess}
+        limits = {"deadline": deadline, "target_ess": target_ess}
+        settings = {"progress": progress, "spent": spent, "limits": limits}
         drawn = _certified(method, target, lean, search.basins, run_key, settings)
         chosen, words, run, result = drawn.method, drawn.words, drawn.run, drawn.result
         if not result.draws.shape[1]:
@@ -102,7 +105,12 @@ def infer(
         told = drawn.told or _told(target, result.draws)
         verdict = judge(target, run, result, search, weighty, told, drawn.certificate)
         samples = _samples(result.draws, told)
-        seconds = {"search": searched - began, "sampling": run.seconds, "total": time.monotonic() - began}
+        seconds = {
+            "search": searched - began,
+            "sampling": run.seconds,
+            "compiling": sum(spent.values()),
+            "total": time.monotonic() - began,
+        }
     return Posterior(
         target=target,
         unconstrained=result.draws,
@@ -123,6 +131,7 @@ def infer(
         ),
         record={
             "seconds": seconds,
+            "expected": drawn.cost._asdict(),
             "ended": run.ended,
             "versions": _versions(),
             "grids": drawn.lean.steps,
@@ -231,6 +240,7 @@ class _Drawn(NamedTuple):
     run: Run
     result: Result
     lean: Frozen
+    cost: Cost
     certificate: Check | None = None
     told: dict[str, Any] | None = None
 
@@ -242,7 +252,7 @@ def _certified(method, target, lean, basins, key, settings):
     begun once the time that was given is up, and where one is cut short before it keeps a draw the last draws come
     back with what was found of them.
     """
-    deadline = settings["deadline"]
+    deadline = settings["limits"]["deadline"]
     last: _Drawn | None = None
     for finer_already in range(REFINEMENTS + 1):
         drawn = _drawn(method, target, lean, basins, key, settings)
@@ -274,8 +284,15 @@ def _drawn(method, target, lean, basins, key, settings):
     stated = target if lean.target.grids else None
 
     def drawn(method, words=(), **more):
-        run = drive(method, lean.target, basins, key, stated=stated, **settings, **more)
-        return _Drawn(method, words, run, method.finish(lean.target, run.state, run.chunks, basins), lean)
+        progress, spent, rest = settings["progress"], settings["spent"], settings["limits"]
+        progress.start("expected cost", 1)
+        cost = expect(method, lean.target, basins, rest["target_ess"], spent)
+        progress.update(1)
+        progress.finish(f"{type(method).__name__}: {cost}")
+        run = drive(method, lean.target, basins, key, progress, stated=stated, **rest, **more)
+        return _Drawn(
+            method, words, run, method.finish(lean.target, run.state, run.chunks, basins), lean, cost
+        )
 
     if method is not None:
         return drawn(method)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from bayeshybrid.inference.cost import Cost
 from bayeshybrid.reporting.further import figures
 from bayeshybrid.reporting.markup import Markup, bullets, element, folded, paragraph, table
 from bayeshybrid.reporting.material import Material
@@ -179,6 +180,7 @@ def _run(material):
             "Wall time, s",
             ", ".join(f"{name} {value:.1f}" for name, value in seconds.items()) or "not recorded",
         ],
+        ["Expected before the run", _expected(record.get("expected"))],
         ["Versions", ", ".join(f"{name} {value}" for name, value in versions.items()) or "not recorded"],
     ]
     if forecast is not None:
@@ -192,6 +194,10 @@ def _run(material):
             ["Draws of the forecast", f"{forecast.asked - forecast.failures} of {forecast.asked} solved"]
         )
     return table("The run", ("", ""), rows)
+
+
+def _expected(told):
+    return str(Cost(**told)) if told else "not recorded"
 
 
 def _search(material):

@@ -109,13 +109,17 @@ def test_a_method_says_what_its_draws_are(name):
 def test_every_part_is_documented(name):
     for part in (
         METHODS[name],
-        *(getattr(METHODS[name], p) for p in ("start", "advance", "finished", "finish", "progress")),
+        *(
+            getattr(METHODS[name], p)
+            for p in ("start", "advance", "finished", "finish", "progress", "expected")
+        ),
     ):
         assert part.__doc__
 
 
 def test_the_state_machine(method, target, basins):
     with configuration.scope():
+        assert min(method.expected(target.layout.size, len(basins), 1000.0)) > 0
         state = method.start(target, basins, as_key(0))
         done, total, doing = method.progress(state)
         assert (done, method.finished(state)) == (0, False)
