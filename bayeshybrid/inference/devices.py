@@ -1,4 +1,8 @@
-"""Chains laid side by side over the local devices, one program for all of them."""
+"""Chains laid side by side over devices, one program for all of them.
+
+With several processes (`hosts`) these are the devices of all. Each process then holds all rows of a state and of what
+a program returns, since an array that lies in part elsewhere cannot be read.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from bayeshybrid import configuration
+from bayeshybrid.inference import hosts
 
 CHAINS = PartitionSpec("chains")
 EVERYWHERE = PartitionSpec()
@@ -29,14 +34,27 @@ __all__ = ["mesh_of", "over_devices", "settled", "spread_over"]
 def mesh_of(chains: int, most: int | None = None) -> Mesh:
     """As many local devices as divide the chains evenly, at most so many.
 
+    Of several processes each gives equally many, at most so many, and no more than shorten the work.
+
     ```python
     from bayeshybrid.inference.devices import mesh_of
     assert 4 % mesh_of(4).size == 0
     ```
     """
-    devices = jax.local_devices()[:most]
-    count = max(n for n in range(1, len(devices) + 1) if chains % n == 0)
-    return jax.make_mesh((count,), ("chains",), devices=devices[:count], axis_types=(AxisType.Auto,))
+    if hosts.several():
+        devices = _of_all_processes(chains, most)
+    else:
+        devices = jax.local_devices()[:most]
+        devices = devices[: max(n for n in range(1, len(devices) + 1) if chains % n == 0)]
+    return jax.make_mesh((len(devices),), ("chains",), devices=devices, axis_types=(AxisType.Auto,))
+
+
+def _of_all_processes(chains, most):
+    """Every process takes part, be there fewer chains: one without a device in the mesh could not read the results."""
+    each = [own[:most] for own in hosts.of_each_process()]
+    counts = range(1, min(map(len, each)) + 1)
+    count = min(counts, key=lambda n: -(-chains // (n * len(each))))
+    return [device for own in each for device in own[:count]]
 
 
 def spread_over(state: Any) -> int:
@@ -58,8 +76,10 @@ def settled(state: Any) -> Any:
     assert settled(np.arange(4.0)).shape == (4,)
     ```
     """
-    chains = len(jax.tree.leaves(state)[0])
-    return jax.device_put(jax.tree.map(np.asarray, state), NamedSharding(mesh_of(chains), CHAINS))
+    mesh = mesh_of(len(jax.tree.leaves(state)[0]))
+    if hosts.several():
+        return _everywhere(state, mesh)
+    return jax.device_put(jax.tree.map(np.asarray, state), NamedSharding(mesh, CHAINS))
 
 
 def over_devices(function: Callable[..., Any], chains: int) -> Callable[..., Any]:
@@ -67,7 +87,8 @@ def over_devices(function: Callable[..., Any], chains: int) -> Callable[..., Any
 
     Each device runs its own chains and waits for no other; what comes back has the chains in front. A program with
     matrix decompositions or Fourier transforms runs on one device: on CPUs these wait for threads of a pool that all
-    devices share, and where all of them wait nothing goes on (seen to hang with two).
+    devices share, and where all of them wait nothing goes on (seen to hang with two). Of several processes each
+    gives one device to such a program.
 
     ```python
     from bayeshybrid.inference.devices import over_devices
@@ -83,6 +104,8 @@ def over_devices(function: Callable[..., Any], chains: int) -> Callable[..., Any
         if key not in programs:
             programs[key] = _compiled(function, chains, target, state, rest)
         mesh, program = programs[key]
+        if hosts.several():
+            return _gathered(program(*_everywhere((target, state, *rest), mesh)), mesh, chains)
         if mesh.size < mesh_of(chains).size:
             state = jax.device_put(state, NamedSharding(mesh, CHAINS))
         return program(target, state, *rest)
@@ -96,7 +119,7 @@ def _compiled(function, chains, target, state, rest):
     traced = _traced(function, target, _part_of_one(state, mesh.size), *rest)
     if mesh.size > 1 and _waits(traced[0].jaxpr):
         mesh = mesh_of(chains, 1)
-        traced = _traced(function, target, _part_of_one(state, 1), *rest)
+        traced = _traced(function, target, _part_of_one(state, mesh.size), *rest)
     program, results = traced
 
     def one(*arguments):
@@ -105,12 +128,52 @@ def _compiled(function, chains, target, state, rest):
 
     places = (EVERYWHERE, CHAINS, *(EVERYWHERE for _ in rest))
     spread = jax.shard_map(one, mesh=mesh, in_specs=places, out_specs=CHAINS, check_vma=False)
-    return mesh, jax.jit(spread, compiler_options=configuration.compile_options())
+    whole = spread if chains % mesh.size == 0 else _filled_up(spread, chains, mesh.size)
+    return mesh, jax.jit(whole, compiler_options=configuration.compile_options())
 
 
 def _part_of_one(state, devices):
     """The shapes of one device's part of the state."""
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((x.shape[0] // devices, *x.shape[1:]), x.dtype), state)
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((-(-x.shape[0] // devices), *x.shape[1:]), x.dtype), state
+    )
+
+
+def _filled_up(spread, chains, devices):
+    """The program with rows that come twice, so that every device has as many; `_gathered` cuts them off."""
+    rows = np.arange(-(-chains // devices) * devices) % chains
+
+    def run(target, state, *rest):
+        return spread(target, jax.tree.map(lambda x: x[rows], state), *rest)
+
+    return run
+
+
+def _everywhere(tree, mesh):
+    """Arrays that every process holds, laid whole on each device of the mesh."""
+
+    def laid(x):
+        x = np.asarray(x, jnp.result_type(x))
+        return jax.make_array_from_callback(x.shape, NamedSharding(mesh, EVERYWHERE), lambda at: x[at])
+
+    return jax.tree.map(laid, tree)
+
+
+def _gathered(results, mesh, chains):
+    """What the devices of all processes returned, whole on each of them.
+
+    They meet before: to connect for the first time XLA gives them 30 s, and they may end further apart.
+    """
+    jax.block_until_ready(results)
+    hosts.first(0.0)
+    return jax.block_until_ready(_whole(mesh, chains)(results))
+
+
+@lru_cache(maxsize=32)
+def _whole(mesh, chains):
+    """One program that gives every device all rows."""
+    everywhere = NamedSharding(mesh, EVERYWHERE)
+    return jax.jit(lambda tree: jax.tree.map(lambda x: x[:chains], tree), out_shardings=everywhere)
 
 
 def _traced(function, *arguments):

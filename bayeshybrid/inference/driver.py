@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from bayeshybrid.inference import hosts
 from bayeshybrid.inference.convergence import reasons_in_words
 from bayeshybrid.inference.method import Basin, Chunk, Method
 from bayeshybrid.inference.stopping import Precision
@@ -59,7 +60,8 @@ def drive(
     Interrupted, or past the deadline (of `time.monotonic`), what was drawn so far is kept. How the work is cut into
     chunks changes nothing about the draws. A method that does not end by itself is stopped at an effective sample size
     of `target_ess`; with `give_up` it is also left when it meets a shape that it is not made for. Why a proposal failed
-    is asked of the model as `stated`, where the target solves on grids.
+    is asked of the model as `stated`, where the target solves on grids. Of several processes the first one's clock
+    decides for all, and an interruption of one ends all after the chunk.
     """
     began = time.monotonic()
     precision = Precision(stated or target, target_ess)
@@ -69,32 +71,38 @@ def drive(
     ended = "finished"
     state = None
     try:
-        state = method.start(target, basins, key)
-        length, phase = FIRST_LENGTH, ""
-        while not method.finished(state):
-            _, total, doing = method.progress(state)
-            if doing != phase:
-                progress.start(doing, total)
-                phase = doing
-            turned = time.monotonic()
-            state, chunk = method.advance(target, state, length)
-            spent = time.monotonic() - turned
-            made = sum(earlier.draws.shape[1] for earlier in chunks)
-            chunks.append(chunk)
-            _count_failures(stated or target, chunk, failures, failed, made)
-            if len(chunks) > 1:  # the first turn compiles
-                length = max(1, int(length * min(4.0, SECONDS_PER_CHUNK / max(spent, 1e-3))))
-            progress.update(method.progress(state)[0], _words(chunk))
-            if give_up and method.hardness(state):
-                ended = "hard"
-                break
-            if precision.reached(method, state, chunks):
-                break
-            if deadline is not None and time.monotonic() > deadline:
-                ended = "out of time"
-                break
+        with hosts.interruptions() as interrupted:
+            hosts.same("the model's data and its basins", target, [vars(basin) for basin in basins])
+            state = method.start(target, basins, key)
+            length, phase = FIRST_LENGTH, ""
+            while not method.finished(state):
+                _, total, doing = method.progress(state)
+                if doing != phase:
+                    progress.start(doing, total)
+                    phase = doing
+                turned = time.monotonic()
+                state, chunk = method.advance(target, state, length)
+                spent = hosts.first(time.monotonic() - turned)
+                hosts.same("the states of the method", state)
+                made = sum(earlier.draws.shape[1] for earlier in chunks)
+                chunks.append(chunk)
+                _count_failures(stated or target, chunk, failures, failed, made)
+                if len(chunks) > 1:  # the first turn compiles
+                    length = max(1, int(length * min(4.0, SECONDS_PER_CHUNK / max(spent, 1e-3))))
+                progress.update(method.progress(state)[0], _words(chunk))
+                if give_up and method.hardness(state):
+                    ended = "hard"
+                    break
+                if precision.reached(method, state, chunks):
+                    break
+                if deadline is not None and hosts.first(time.monotonic() > deadline):
+                    ended = "out of time"
+                    break
+                if hosts.anyone(interrupted()):
+                    ended = "interrupted"
+                    break
     except KeyboardInterrupt:
-        if not chunks:
+        if not chunks or hosts.several():  # the others would wait for one that goes on alone
             raise
         ended = "interrupted"
     progress.finish(ended if ended != "finished" else "")

@@ -294,7 +294,7 @@ def _adam():
 
 @lru_cache(maxsize=32)
 def _program(steps, learning_rate, early_stopping, members):
-    """One executable for every chunk, the members spread over the local devices."""
+    """One executable for every chunk, the members spread over the devices."""
     import optax
 
     rate = optax.cosine_decay_schedule(learning_rate, steps)

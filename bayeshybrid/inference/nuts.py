@@ -216,7 +216,7 @@ def _dual_averaging(target_acceptance):
 
 @lru_cache(maxsize=32)
 def _program(target_acceptance, max_doublings, chains):
-    """One executable for every chunk of every length of run, the chains spread over the local devices."""
+    """One executable for every chunk of every length of run, the chains spread over the devices."""
 
     def chunk(target, state, length, warmup):
         turn = partial(_transition, target_acceptance, max_doublings, target, warmup)

@@ -256,7 +256,7 @@ def _renewed(factor, basin, z):
 
 @lru_cache(maxsize=32)
 def _program(chains):
-    """One executable for warm-up and sampling, the chains spread over the local devices."""
+    """One executable for warm-up and sampling, the chains spread over the devices."""
     return over_devices(_chunk, chains)
 
 

@@ -220,7 +220,7 @@ class SVI(Method):
 
 @lru_cache(maxsize=32)
 def _climbing(family, particles, guides):
-    """One executable for steps of optimisation, the guides spread over the local devices."""
+    """One executable for steps of optimisation, the guides spread over the devices."""
 
     def chunk(target, state, length, steps, learning_rate):
         turn = partial(climb_step, family.posterior, particles, target, steps, learning_rate)
@@ -231,7 +231,7 @@ def _climbing(family, particles, guides):
 
 @lru_cache(maxsize=32)
 def _drawing(family, guides):
-    """One executable for draws of the guides, spread over the local devices."""
+    """One executable for draws of the guides, spread over the devices."""
 
     def chunk(target, state, rounds):
         return _repeated(partial(draw_round, family.posterior, ROUND, target), state, rounds, MOST_ROUNDS)

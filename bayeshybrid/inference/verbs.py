@@ -16,6 +16,7 @@ from bayeshybrid import configuration
 from bayeshybrid.data import located
 from bayeshybrid.faults import ModelError, StartError
 from bayeshybrid.forecast import Forecast, forecast_draws
+from bayeshybrid.inference import hosts
 from bayeshybrid.inference.convergence import FEW
 from bayeshybrid.inference.cost import Cost, expect, listening
 from bayeshybrid.inference.driver import TARGET_ESS, Run, drive
@@ -51,7 +52,8 @@ def infer(
 
     The model is looked at before any sampling, so that whatever cannot work is an error with its place and its
     mend. Then many starts from the prior are optimised together, the basins they end in are told apart by what
-    they predict, and the method runs from those that carry mass.
+    they predict, and the method runs from those that carry mass. Where `jax.distributed` has joined several processes
+    that all call this, they share the chains and each gets the whole posterior.
 
     **Arguments:**
 
@@ -88,6 +90,8 @@ def infer(
         # Seconds of importing, while compilers keep the interpreter waiting.
         threading.Thread(target=import_module, args=("arviz_stats.base",), daemon=True).start()
         scout_key, search_key, run_key = jax.random.split(as_key(key), 3)
+        asked = repr((method, starts, target_ess, time_limit is None))
+        hosts.same("the key, the method or its settings", jax.random.key_data(as_key(key)), asked)
         target, scouts, scaled = _read(model, data, scout_key, starts, progress, _on_grids(method))
         search, lean = _searched(target, scouts, search_key, progress)
         searched = time.monotonic()
@@ -265,7 +269,7 @@ def _certified(method, target, lean, basins, key, settings):
         found = certify(target, lean, draws, told["log_density"], *_failed_since(run, drawn.result))
         last = drawn._replace(certificate=found.check, told=told)
         stuck = not finer_already and np.mean(drawn.result.statistics.get("diverging", 0.0)) > FEW
-        over = deadline is not None and time.monotonic() >= deadline
+        over = deadline is not None and hosts.first(time.monotonic() >= deadline)
         if (found.verdict == "pass" and not stuck) or over or run.ended in ("interrupted", "out of time"):
             return last
         if found.verdict == "adaptive":
