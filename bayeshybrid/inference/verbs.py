@@ -71,7 +71,8 @@ def infer(
     **Returns:** a `Posterior`. Ctrl-C during sampling also returns one, with what was drawn so far.
 
     **Raises:** `DataError` for data that cannot be used, `ModelError` for a model that cannot be fitted,
-    `StartError` where no prior draw has a finite density, or the time was up before a draw was kept.
+    `StartError` where no prior draw has a finite density, or the time was up before a draw was kept, `RuntimeError`
+    where joined processes do not ask for the same.
 
     ```python
     model = lambda y=None: numpyro.sample("y", dist.Normal(numpyro.sample("x", dist.Normal()), 1.0), obs=y)
