@@ -1,4 +1,7 @@
-"""What each process of `test_hosts` runs: its number, how many there are, the port they meet at, where results go."""
+"""What each process of `test_hosts` runs.
+
+Its arguments: "programs" or "fits", its number, how many there are, the port they meet at, where results go.
+"""
 
 from __future__ import annotations
 
@@ -100,7 +103,7 @@ def first_turn():
 
 
 def refused(process):
-    """What is said where processes do not ask for the same."""
+    """What is said where processes do not ask for the same; it is found before anything is compiled."""
     try:
         bh.infer(decay, DATA, SAMPLING, key=process)
     except RuntimeError as error:
@@ -115,26 +118,32 @@ def fitted(prefix, method, **more):
     return {f"{prefix}_{name}": value for name, value in told.items()}
 
 
-def main(process: int, processes: int, port: int, folder: str) -> None:
-    bh.configure(devices=DEVICES // processes)
-    if processes > 1:
-        jax.distributed.initialize(f"localhost:{port}", processes, process, heartbeat_timeout_seconds=10)
-    found: dict[str, Any] = programs()
+def fits(process, processes):
+    """The chains and their first turn; of joined processes also what ends a run."""
     heard, turns = listening(), first_turn()
-    found |= fitted("fit", SAMPLING)
+    found = fitted("fit", SAMPLING)
     found["first"] = turns[0]
     if processes > 1:
         found["rows"] = np.unique(heard, axis=0)
-        found["refused"] = refused(process)
         endless = {"target_ess": 1e9}
         found |= fitted("limited", ENDLESS, time_limit=1000.0 if process else 6.0, **endless)
         found |= fitted("interrupted", ENDLESS, progress=Interrupting() if process else None, **endless)
-    np.savez(Path(folder, f"{process}_of_{processes}.npz"), **found)
+    return found
+
+
+def main(what: str, process: int, processes: int, port: int, folder: str) -> None:
+    bh.configure(devices=DEVICES // processes)
     if processes > 1:
+        jax.distributed.initialize(f"localhost:{port}", processes, process, heartbeat_timeout_seconds=10)
+    found: dict[str, Any] = programs() if what == "programs" else fits(process, processes)
+    if processes > 1 and what == "programs":
+        found["refused"] = refused(process)
+    np.savez(Path(folder, f"{process}_of_{processes}.npz"), **found)
+    if processes > 1 and what == "programs":
         if process == 1:
             os._exit(7)
         hosts.first(0.0)  # waits for the one that is gone
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])
+    main(sys.argv[1], *map(int, sys.argv[2:5]), sys.argv[5])

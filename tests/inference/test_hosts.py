@@ -29,7 +29,7 @@ class Made(NamedTuple):
     words: list[str]
 
 
-def run(folder: Path, count: int) -> tuple[list[int], list[str]]:
+def run(what: str, folder: Path, count: int) -> tuple[list[int], list[str]]:
     """Exit codes and words of so many processes, none of which outlives this."""
     with socket.create_server(("localhost", 0)) as free:
         port = free.getsockname()[1]
@@ -41,7 +41,7 @@ def run(folder: Path, count: int) -> tuple[list[int], list[str]]:
             with log.open("w") as words:
                 begun.append(
                     subprocess.Popen(
-                        [sys.executable, str(SCRIPT), *map(str, (process, count, port)), str(folder)],
+                        [sys.executable, str(SCRIPT), what, *map(str, (process, count, port)), str(folder)],
                         env=inherited | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
                         stdout=words,
                         stderr=subprocess.STDOUT,
@@ -55,11 +55,9 @@ def run(folder: Path, count: int) -> tuple[list[int], list[str]]:
     return codes, [log.read_text() for log in logs]
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    folder = tmp_path_factory.mktemp("hosts")
-    codes, words = run(folder, 2)
-    alone_codes, alone_words = run(folder, 1)
+def compared(what: str, folder: Path) -> Made:
+    codes, words = run(what, folder, 2)
+    alone_codes, alone_words = run(what, folder, 1)
     assert alone_codes == [0], alone_words[0]
     names = ("0_of_2", "1_of_2", "0_of_1")
     missing = [
@@ -70,70 +68,87 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     return Made([first, second], alone, codes, words)
 
 
-def test_chains_lie_on_the_devices_of_both(made):
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    return compared("programs", tmp_path_factory.mktemp("programs"))
+
+
+@pytest.fixture(scope="module")
+def fits(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    return compared("fits", tmp_path_factory.mktemp("fits"))
+
+
+@pytest.mark.slow
+def test_chains_lie_on_the_devices_of_both(fits):
     """32 chains, eight on each of four devices: those of the first process hold others than those of the second."""
-    assert made.both[0]["rows"].tolist() == [[0, 8]]
-    assert made.both[1]["rows"].tolist() == [[16, 24]]
-    assert all(found["fit_over"] == 4 for found in (*made.both, made.alone))
+    assert fits.both[0]["rows"].tolist() == [[0, 8]]
+    assert fits.both[1]["rows"].tolist() == [[16, 24]]
+    assert all(found["fit_over"] == 4 for found in (*fits.both, fits.alone))
 
 
-def test_log_densities_agree_with_those_of_one_process(made):
-    for found in made.both:
+def test_log_densities_agree_with_those_of_one_process(programs):
+    for found in programs.both:
         assert found["densities_over"] == 4
         assert found["densities"].dtype == np.float64
-        np.testing.assert_allclose(found["densities"], made.alone["densities"], rtol=1e-12)
+        np.testing.assert_allclose(found["densities"], programs.alone["densities"], rtol=1e-12)
 
 
-def test_rows_that_do_not_fill_the_devices_are_filled_up_and_cut_off(made):
-    for found in made.both:
+def test_rows_that_do_not_fill_the_devices_are_filled_up_and_cut_off(programs):
+    for found in programs.both:
         assert found["filled_over"] == 4
-        np.testing.assert_array_equal(found["filled"], made.alone["filled"])
+        np.testing.assert_array_equal(found["filled"], programs.alone["filled"])
 
 
-def test_a_program_that_waits_for_shared_threads_gets_one_device_of_each(made):
-    assert made.both[0]["waiting_over"] == 2
-    np.testing.assert_allclose(made.both[0]["waiting"], made.alone["waiting"], rtol=1e-12)
+def test_a_program_that_waits_for_shared_threads_gets_one_device_of_each(programs):
+    assert programs.both[0]["waiting_over"] == 2
+    np.testing.assert_allclose(programs.both[0]["waiting"], programs.alone["waiting"], rtol=1e-12)
 
 
-def test_the_first_transitions_are_those_of_one_process(made):
-    for found in made.both:
-        np.testing.assert_allclose(found["first"], made.alone["first"], atol=1e-8)
+@pytest.mark.slow
+def test_the_first_transitions_are_those_of_one_process(fits):
+    for found in fits.both:
+        np.testing.assert_allclose(found["first"], fits.alone["first"], atol=1e-8)
 
 
-def test_both_have_the_same_draws_of_the_posterior_of_one_process(made):
+@pytest.mark.slow
+def test_both_have_the_same_draws_of_the_posterior_of_one_process(fits):
     """Means agree up to Monte Carlo error: both stop at 1,000 effective draws, so the difference has 0.045 sd."""
-    first, second = made.both
+    first, second = fits.both
     np.testing.assert_array_equal(first["fit_draws"], second["fit_draws"])
     assert first["fit_draws"].dtype == np.float64
-    expected, draws = made.alone["fit_draws"], first["fit_draws"]
+    expected, draws = fits.alone["fit_draws"], first["fit_draws"]
     sd = expected.std(axis=(0, 1))
     assert np.all(np.abs(draws.mean(axis=(0, 1)) - expected.mean(axis=(0, 1))) < 0.2 * sd)
     np.testing.assert_allclose(draws.std(axis=(0, 1)), sd, rtol=0.15)
-    assert all(found["fit_verdict"] == made.alone["fit_verdict"] == "pass" for found in made.both)
+    assert all(found["fit_verdict"] == fits.alone["fit_verdict"] == "pass" for found in fits.both)
 
 
-def test_the_clock_of_the_first_ends_both(made):
+@pytest.mark.slow
+def test_the_clock_of_the_first_ends_both(fits):
     """The second was given a thousand seconds."""
-    first, second = made.both
+    first, second = fits.both
     assert first["limited_ended"] == second["limited_ended"] == "out of time"
     np.testing.assert_array_equal(first["limited_draws"], second["limited_draws"])
 
 
-def test_an_interruption_of_the_second_ends_both(made):
-    first, second = made.both
+@pytest.mark.slow
+def test_an_interruption_of_the_second_ends_both(fits):
+    first, second = fits.both
     assert first["interrupted_ended"] == second["interrupted_ended"] == "interrupted"
     np.testing.assert_array_equal(first["interrupted_draws"], second["interrupted_draws"])
 
 
-def test_another_key_in_another_process_is_refused_in_both(made):
-    assert all("the key, the method or its settings differ" in str(found["refused"]) for found in made.both)
+def test_another_key_in_another_process_is_refused_in_both(programs):
+    assert all(
+        "the key, the method or its settings differ" in str(found["refused"]) for found in programs.both
+    )
 
 
-def test_one_that_dies_ends_the_other(made):
+def test_one_that_dies_ends_the_other(programs):
     """It does not wait for ever, and says why."""
-    assert made.codes[1] == 7
-    assert made.codes[0] != 0
-    assert "Connection closed by peer" in made.words[0] or "heartbeat" in made.words[0]
+    assert programs.codes[1] == 7
+    assert programs.codes[0] != 0
+    assert "Connection closed by peer" in programs.words[0] or "heartbeat" in programs.words[0]
 
 
 def test_one_process_compiles_nothing_to_agree_with_itself():
