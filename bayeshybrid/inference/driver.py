@@ -29,8 +29,8 @@ class Run:
     """What a drive ended with.
 
     - `state`: the last state; `chunks`: everything drawn.
-    - `failures`: failed transitions by reason in words, exact in number; `failed_at`: where, unconstrained, and
-      `failed_in`: in which transition.
+    - `failures`: failed transitions by reason in words, exact in number; `failed_at`: where, unconstrained.
+    - `missed_at`: where transitions failed on frozen grids alone, and `missed_in`: in which transition.
     - `ended`: `"finished"`, `"interrupted"`, `"out of time"`, or `"hard"` where it was given up for its shape.
     - `seconds`: wall time, compiling included.
     """
@@ -39,7 +39,8 @@ class Run:
     chunks: list[Chunk]
     failures: dict[str, int]
     failed_at: np.ndarray
-    failed_in: np.ndarray
+    missed_at: np.ndarray
+    missed_in: np.ndarray
     ended: str
     seconds: float
 
@@ -59,15 +60,14 @@ def drive(
 
     Interrupted, or past the deadline (of `time.monotonic`), what was drawn so far is kept. How the work is cut into
     chunks changes nothing about the draws. A method that does not end by itself is stopped at an effective sample size
-    of `target_ess`; with `give_up` it is also left when it meets a shape that it is not made for. Why a proposal failed
-    is asked of the model as `stated`, where the target solves on grids. Of several processes the first one's clock
-    decides for all, and an interruption of one ends all after the chunk.
+    of `target_ess`; with `give_up` it is also left when it meets a shape that it is not made for. Whether and why a
+    proposal failed is asked of the model as `stated`, where the target solves on grids. Of several processes the
+    first one's clock decides for all, and an interruption of one ends all after the chunk.
     """
     began = time.monotonic()
     precision = Precision(stated or target, target_ess)
     chunks: list[Chunk] = []
-    failures: dict[str, int] = {}
-    failed: list[tuple[np.ndarray, np.ndarray]] = []
+    seen = _Failures(target, stated)
     ended = "finished"
     state = None
     try:
@@ -84,9 +84,8 @@ def drive(
                 state, chunk = method.advance(target, state, length)
                 spent = hosts.first(time.monotonic() - turned)
                 hosts.same("the states of the method", state)
-                made = sum(earlier.draws.shape[1] for earlier in chunks)
+                seen.count(chunk, sum(earlier.draws.shape[1] for earlier in chunks))
                 chunks.append(chunk)
-                _count_failures(stated or target, chunk, failures, failed, made)
                 if len(chunks) > 1:  # the first turn compiles
                     length = max(1, int(length * min(4.0, SECONDS_PER_CHUNK / max(spent, 1e-3))))
                 progress.update(method.progress(state)[0], _words(chunk))
@@ -106,9 +105,7 @@ def drive(
             raise
         ended = "interrupted"
     progress.finish(ended if ended != "finished" else "")
-    nowhere = np.zeros((0, target.layout.size)), np.zeros(0, int)
-    places, when = (np.concatenate(parts) for parts in zip(nowhere, *failed, strict=True))
-    return Run(state, chunks, failures, places, when, ended, time.monotonic() - began)
+    return Run(state, chunks, seen.counts, *seen.places(), ended, time.monotonic() - began)
 
 
 def _words(chunk):
@@ -120,22 +117,48 @@ def _words(chunk):
     return told + (f", {diverging} divergent" if diverging else "")
 
 
-def _count_failures(target, chunk, failures, failed, made):
-    """Ask the target why the failed ends of trajectories failed, once a chunk, and drop them from the chunk.
+class _Failures:
+    """Failed ends of trajectories: how many of each reason, where, and which of them failed on grids alone."""
 
-    `made` is how many transitions came before this chunk.
-    """
-    places = chunk.statistics.pop("failed_at", None)
-    if places is None:
-        return
-    ended_badly = np.asarray(chunk.statistics["failed"], bool)
-    where = places[ended_badly]
-    if not len(where):
-        return
-    failed.append((where, made + np.nonzero(ended_badly)[1]))
-    asked = where[:MOST_EXPLAINED]
-    counted = reasons_in_words(ask(target, asked, ["reasons"])["reasons"])
-    counted["the density or its gradient is not finite"] = len(asked) - sum(counted.values())
-    for reason, count in counted.items():
-        if count:
-            failures[reason] = failures.get(reason, 0) + round(count * len(where) / len(asked))
+    def __init__(self, target: Target, stated: Target | None):
+        self.stated, self.on_grids = stated or target, stated is not None
+        self.counts: dict[str, int] = {}
+        self.failed = [np.zeros((0, target.layout.size))]
+        self.missed = [(np.zeros((0, target.layout.size)), np.zeros(0, int))]
+
+    def count(self, chunk: Chunk, made: int) -> None:
+        """Ask why the ends in a chunk failed, after so many transitions, and drop them from it.
+
+        Those that the model as stated solves did not fail: they are proposals that were refused.
+        """
+        places = chunk.statistics.pop("failed_at", None)
+        if places is None:
+            return
+        badly = np.array(chunk.statistics["failed"], bool)
+        where, at = places[badly], np.nonzero(badly)
+        if not len(where):
+            return
+        if self.on_grids:
+            missed = np.isfinite(ask(self.stated, where, ["log_density"])["log_density"])
+            self.missed.append((where[missed], made + at[1][missed]))
+            badly[tuple(axis[missed] for axis in at)] = False
+            chunk.statistics["failed"], where = badly, where[~missed]
+        self.failed.append(where)
+        self._explain(where)
+
+    def _explain(self, where):
+        """The reasons at some of the places, in proportion to all."""
+        asked = where[:MOST_EXPLAINED]
+        if not len(asked):
+            return
+        counted = reasons_in_words(ask(self.stated, asked, ["reasons"])["reasons"])
+        counted["the density or its gradient is not finite"] = len(asked) - sum(counted.values())
+        for reason, count in counted.items():
+            if count:
+                self.counts[reason] = self.counts.get(reason, 0) + round(count * len(where) / len(asked))
+
+    def places(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Where transitions failed, where they did on grids alone, and in which transition."""
+        return np.concatenate(self.failed), *(
+            np.concatenate(parts) for parts in zip(*self.missed, strict=True)
+        )

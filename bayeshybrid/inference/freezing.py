@@ -117,7 +117,7 @@ def certify(
     lean: Frozen,
     draws: np.ndarray,
     log_density: np.ndarray,
-    failed_at: np.ndarray,
+    missed_at: np.ndarray,
     tried: int,
 ) -> Certificate:
     """Whether draws made on grids are draws of the model as stated.
@@ -126,8 +126,8 @@ def certify(
 
     - `draws`: `(chain, draw, size)`, of which a thousand are weighed.
     - `log_density`: of all of them by adaptive solves, in their order.
-    - `failed_at`: proposals that failed while draws were kept, which may have failed on the grid alone; `tried`: how
-      many proposals there were then.
+    - `missed_at`: proposals that failed on the grid alone while draws were kept; `tried`: how many proposals there were
+      then.
     """
     flat = draws.reshape(-1, draws.shape[-1])
     some = flat[np.linspace(0, len(flat) - 1, min(CERTIFIED, len(flat))).astype(int)]
@@ -136,13 +136,13 @@ def certify(
         unsolved = float(np.mean(~np.isfinite(log_density)))
         if unsolved:
             return found._replace(check=stepped_over(unsolved), verdict="adaptive")
-    if not len(failed_at) or found.verdict == "adaptive":
+    if not len(missed_at) or found.verdict == "adaptive":
         return found
-    asked = failed_at[np.linspace(0, len(failed_at) - 1, min(MOST_FAILED, len(failed_at))).astype(int)]
+    asked = missed_at[np.linspace(0, len(missed_at) - 1, min(MOST_FAILED, len(missed_at))).astype(int)]
     # Further below the rarest draw they would have been refused for their density.
     reach = log_density.min() - OUT_OF_REACH
     within = np.mean(ask(target, asked, ["log_density"])["log_density"] > reach)
-    lost = float(within) * len(failed_at) / max(tried, 1)
+    lost = float(within) * len(missed_at) / max(tried, 1)
     if lost <= FEW:
         return found
     name, remedy = (

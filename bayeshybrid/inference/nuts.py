@@ -29,6 +29,7 @@ from bayeshybrid.target import Target
 CAPACITY = 100
 REFRESH = (0.1, 0.25, 0.5)
 DENSE_UP_TO = 150
+MOST_DRAWS = 4000
 
 # For a transition where a linear map makes the posterior round; longer trees where none does.
 GRADIENTS_PER_TRANSITION = 7.0
@@ -72,7 +73,7 @@ class NUTS(Method):
     **Arguments:**
 
     - `chains`: chains per basin.
-    - `draws`: draws kept of each chain.
+    - `draws`: draws kept of each chain; `None` for as many as `infer(target_ess=...)` asks, at most 4,000.
     - `warmup`: transitions before those, dropped.
     - `target_acceptance`: mean acceptance that the step size is tuned for.
     - `max_doublings`: a trajectory has at most `2**max_doublings` steps.
@@ -88,7 +89,7 @@ class NUTS(Method):
     """
 
     chains: int = 4
-    draws: int = 1000
+    draws: int | None = 1000
     warmup: int = 1000
     target_acceptance: float = 0.8
     max_doublings: int = 10
@@ -98,10 +99,9 @@ class NUTS(Method):
 
     def __post_init__(self) -> None:
         for name in ("chains", "draws", "max_doublings"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise ModelError(
-                    f"NUTS({name}={getattr(self, name)!r}): it must be at least 1, a whole number"
-                )
+            count = getattr(self, name)
+            if (count is not None or name != "draws") and (not isinstance(count, int) or count < 1):
+                raise ModelError(f"NUTS({name}={count!r}): it must be at least 1, a whole number")
         if self.warmup < 0:
             raise ModelError(f"NUTS(warmup={self.warmup}): it cannot be negative")
         if not 0 < self.target_acceptance < 1:
@@ -147,7 +147,7 @@ class NUTS(Method):
     def advance(self, target: Target, state: State, length: int) -> tuple[State, Chunk]:
         """Up to `length` transitions of every chain, never past the next renewal of the metric."""
         done = int(state.iteration[0])
-        marks = [*self._renewals(), self.warmup, self.warmup + self.draws]
+        marks = [*self._renewals(), self.warmup, self.warmup + self._most]
         length = min(length, CAPACITY, min(mark - done for mark in marks if mark > done))
         program = _program(self.target_acceptance, self.max_doublings, len(state.iteration))
         state, draws, statistics = program(target, state, jnp.asarray(length), jnp.asarray(self.warmup))
@@ -158,19 +158,31 @@ class NUTS(Method):
         return state, Chunk(*kept)
 
     def finished(self, state: State) -> bool:
-        """After warm-up and draws."""
-        return int(state.iteration[0]) >= self.warmup + self.draws
+        """After warm-up and draws; without a number of them `infer` stops it when they are precise enough."""
+        return int(state.iteration[0]) >= self.warmup + self._most
+
+    def sampling_since(self, state: State) -> int | None:
+        """The end of the warm-up, where no number of draws was given."""
+        return self.warmup if self.draws is None and int(state.iteration[0]) > self.warmup else None
+
+    def judged(self, state: State, chunks: list[Chunk]) -> tuple[np.ndarray, ...]:
+        """The draws since the warm-up, by basin."""
+        draws = np.concatenate([chunk.draws for chunk in chunks], axis=1)[:, self.warmup :]
+        which = np.asarray(state.basin)
+        return tuple(draws[which == b] for b in np.unique(which))
 
     def expected(self, size: int, basins: int, target_ess: float) -> Work:
-        """Trees of the usual size, which grow with the fourth root of the dimension."""
+        """Trees of the usual size, which grow with the fourth root of the dimension and with smaller steps."""
         chains = self.chains * basins
-        each = GRADIENTS_PER_TRANSITION * max(1.0, (size / 10) ** 0.25)
-        return Work(int(each * chains * (self.warmup + self.draws)), chains * self.draws, chains)
+        smaller = (0.2 / (1 - self.target_acceptance)) ** 0.5
+        each = GRADIENTS_PER_TRANSITION * smaller * max(1.0, (size / 10) ** 0.25)
+        draws = self.draws or int(min(self._most, target_ess / self.chains + 1))
+        return Work(int(each * chains * (self.warmup + draws)), chains * draws, chains)
 
     def progress(self, state: State) -> tuple[int, int, str]:
         """Transitions done and to do."""
         done = int(state.iteration[0])
-        return done, self.warmup + self.draws, "warm-up" if done < self.warmup else "sampling"
+        return done, self.warmup + self._most, "warm-up" if done < self.warmup else "sampling"
 
     def finish(self, target: Target, state: State, chunks: list[Chunk], basins: tuple[Basin, ...]) -> Result:
         """The draws after warm-up; several basins mixed in proportion to their masses."""
@@ -199,6 +211,10 @@ class NUTS(Method):
                 "devices": spread_over(state),
             },
         )
+
+    @property
+    def _most(self):
+        return MOST_DRAWS if self.draws is None else self.draws
 
     def _renewals(self):
         """Iterations after which the metric is estimated anew, where enough draws lie behind them."""

@@ -34,6 +34,9 @@ from bayeshybrid.survey import ask, draw_prior
 from bayeshybrid.target import Target
 from bayeshybrid.verdict import Check
 
+# For posteriors whose shape shared chains have left: the usual 0.8 diverged there.
+CAREFUL = 0.95
+
 __all__ = ["infer", "simulate"]
 
 
@@ -267,8 +270,9 @@ def _certified(method, target, lean, basins, key, settings):
         if not lean.target.grids or not draws.size:
             return drawn
         told = _told(target, draws)
-        found = certify(target, lean, draws, told["log_density"], *_failed_since(run, drawn.result))
-        last = drawn._replace(certificate=found.check, told=told)
+        missed, tried = _missed_since(run, drawn.result)
+        found = certify(target, lean, draws, told["log_density"], missed, tried)
+        last = drawn._replace(certificate=found.check, told=told, lean=_with_missed(lean, len(missed), tried))
         stuck = not finer_already and np.mean(drawn.result.statistics.get("diverging", 0.0)) > FEW
         over = deadline is not None and hosts.first(time.monotonic() >= deadline)
         if (found.verdict == "pass" and not stuck) or over or run.ended in ("interrupted", "out of time"):
@@ -310,7 +314,7 @@ def _drawn(method, target, lean, basins, key, settings):
         )
         if not reason or first.run.ended in ("interrupted", "out of time"):
             return first
-    chosen = NUTS()
+    chosen = NUTS(draws=None, target_acceptance=CAREFUL)
     return drawn(
         chosen,
         (f"no method was named, and {chosen!r} was used instead of shared chains: {reason}",),
@@ -326,13 +330,18 @@ def _why_not_shared(target, basins):
     return ""
 
 
-def _failed_since(run, result):
-    """Where proposals failed since draws were kept, and how many there were.
+def _with_missed(lean, missed, tried):
+    note = f"{missed} of {tried} proposals failed on the frozen grid alone and count as refused"
+    return lean._replace(notes=(*lean.notes, note)) if missed else lean
+
+
+def _missed_since(run, result):
+    """Where proposals failed on grids alone since draws were kept, and how many there were.
 
     What was refused before that changes no draw.
     """
     began = sum(chunk.draws.shape[1] for chunk in run.chunks) - result.raw[0].shape[1]
-    return run.failed_at[run.failed_in >= began], sum(len(raw) * raw.shape[1] for raw in result.raw)
+    return run.missed_at[run.missed_in >= began], sum(len(raw) * raw.shape[1] for raw in result.raw)
 
 
 def _told(target, draws):

@@ -12,10 +12,11 @@ import pytest
 
 import bayeshybrid as bh
 from bayeshybrid import configuration
-from bayeshybrid.inference import freezing, verbs
+from bayeshybrid.diagnostics import mean_error
+from bayeshybrid.inference import driver, freezing, verbs
 from bayeshybrid.inference.freezing import Frozen, certify, finer, near_basins, rough
 from bayeshybrid.inference.grids import refine
-from bayeshybrid.inference.method import Basin
+from bayeshybrid.inference.method import Basin, Chunk
 from bayeshybrid.inference.search import Search
 from bayeshybrid.survey import ask, draw_prior
 
@@ -150,7 +151,8 @@ def test_a_later_run_that_is_cut_short_loses_no_draws_of_an_earlier_one(target, 
         return run if len(kept) == 1 else dataclasses.replace(run, chunks=run.chunks[:1], ended="interrupted")
 
     monkeypatch.setattr(verbs, "drive", cut)
-    settings = {"progress": bh.Silent(), "deadline": None, "target_ess": 400.0}
+    limits = {"deadline": None, "target_ess": 400.0}
+    settings = {"progress": bh.Silent(), "spent": {}, "limits": limits}
     with configuration.scope():
         basins = search_at(np.log(0.6)).basins
         method = bh.NUTS(draws=50, warmup=50)
@@ -162,7 +164,7 @@ def test_a_later_run_that_is_cut_short_loses_no_draws_of_an_earlier_one(target, 
 
 
 @pytest.mark.slow
-def test_stiff_solvers_have_no_grid_and_say_so():
+def test_stiff_solvers_have_grids_and_the_same_posterior():
     import diffrax
 
     def stiff(times, y=None):
@@ -171,9 +173,27 @@ def test_stiff_solvers_have_no_grid_and_say_so():
         path = bh.solve_ode("path", lambda t, y, k: -k * y, 1.0, times, t0=0.0, args=rate, solver=solver)
         bh.observe("y", dist.Normal(path.ys, 0.02), obs=y)
 
-    posterior = bh.infer(stiff, DECAY, bh.NUTS(draws=50, warmup=50), key=0)
-    assert posterior.record["grids"] == {}
-    assert any("Kvaerno5 is no explicit" in remark for remark in posterior.remarks)
+    found, expected = (bh.infer(model, DECAY, key=0).samples["rate"] for model in (stiff, decay))
+    posterior = bh.infer(stiff, DECAY, key=0)
+    assert posterior.record["grids"]["path"] >= len(TIMES)
+    assert posterior.verdict["scientific parameters"] == "pass"
+    assert abs(found.mean() - expected.mean()) < 4 * np.hypot(mean_error(found), mean_error(expected))
+
+
+def test_a_proposal_that_fails_on_the_grid_alone_is_no_failed_solve(target, lean):
+    """Three ends of trajectories: solved by the model as stated, not even by it, and one that did not fail."""
+    seen = driver._Failures(lean.target, target)
+    places = np.log([[[0.6], [0.6]], [[0.6], [np.inf]]])
+    failed = np.array([[False, True], [False, True]])
+    chunk = Chunk(places, {"failed": failed, "failed_at": places})
+    with configuration.scope():
+        seen.count(chunk, 100)
+    failed_at, missed_at, missed_in = seen.places()
+    assert chunk.statistics["failed"].tolist() == [[False, False], [False, True]]
+    assert "failed_at" not in chunk.statistics
+    assert missed_at.tolist() == [[np.log(0.6)]]
+    assert missed_in.tolist() == [101]
+    assert len(failed_at) == sum(seen.counts.values()) == 1
 
 
 def test_a_single_draw_that_cannot_be_solved_is_enough_to_leave_the_grids(target, lean):

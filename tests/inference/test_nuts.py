@@ -192,6 +192,16 @@ def test_too_few_to_judge_is_not_assessable(method):
     assert np.all(np.isfinite(posterior["w"]))
 
 
+def test_without_a_number_of_draws_it_ends_when_they_are_precise_enough():
+    problem = PROBLEMS["linear"]
+    method = bh.NUTS(draws=None, warmup=200)
+    counts = [
+        bh.infer(problem.model, problem.data, method, key=2, target_ess=wanted).unconstrained.shape[1]
+        for wanted in (1000, 4000)
+    ]
+    assert 250 < counts[0] < counts[1] < 4000
+
+
 def test_no_warm_up_samples_with_the_curvature(target, basins):
     draws = drawn(bh.NUTS(draws=400, warmup=0), target, basins)[:, 20:]
     mean, covariance, _ = linear_answer()
