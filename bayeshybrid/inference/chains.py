@@ -44,7 +44,7 @@ def middle_of(basin: Basin, turn: int) -> np.ndarray:
 
 
 def dispersed(
-    target: Target, middles: np.ndarray, factors: np.ndarray, noise: np.ndarray
+    target: Target, middles: np.ndarray, factors: Sequence[Any] | np.ndarray, noise: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Starts at twice the spread about each middle, pulled half way back while they lie too far down.
 

@@ -13,6 +13,7 @@ import numpy as np
 from bayeshybrid.faults import ModelError
 from bayeshybrid.inference.chains import dispersed, middle_of, mixture
 from bayeshybrid.inference.devices import over_devices, settled, spread_over
+from bayeshybrid.inference.low_rank import LowRank, diagonal, estimate, nothing_recent, remembered
 from bayeshybrid.inference.method import Basin, Chunk, Claim, Method, Result, Work, register
 from bayeshybrid.inference.whitening import (
     factor_of,
@@ -44,7 +45,11 @@ __all__ = ["NUTS"]
 
 
 class State(NamedTuple):
-    """One row a chain. `factor` maps whitened positions to those of the target, `inverse` back, dense or diagonal."""
+    """One row a chain. `factor` maps whitened positions to those of the target, `inverse` back.
+
+    What the metric is renewed from: number, sum and squares of whitened draws since the last time; where it is of low
+    rank, `squares` holds the last draws themselves.
+    """
 
     key: Any
     iteration: Any
@@ -77,7 +82,8 @@ class NUTS(Method):
     - `warmup`: transitions before those, dropped.
     - `target_acceptance`: mean acceptance that the step size is tuned for.
     - `max_doublings`: a trajectory has at most `2**max_doublings` steps.
-    - `metric`: `"dense"`, `"diagonal"`, or `"auto"`: dense up to 150 unknowns.
+    - `metric`: `"dense"`, `"diagonal"`, `"low rank"` (a diagonal and up to 20 directions that draws and gradients
+      tell), or `"auto"`: dense up to 150 unknowns, of low rank above.
 
     **Raises:** `ModelError` for counts that are not positive or an acceptance outside (0, 1).
 
@@ -108,23 +114,26 @@ class NUTS(Method):
             raise ModelError(
                 f"NUTS(target_acceptance={self.target_acceptance}): write a share between 0 and 1"
             )
-        if self.metric not in ("auto", "dense", "diagonal"):
-            raise ModelError(f'NUTS(metric={self.metric!r}): write "auto", "dense" or "diagonal"')
+        if self.metric not in ("auto", "dense", "diagonal", "low rank"):
+            raise ModelError(f'NUTS(metric={self.metric!r}): write "auto", "dense", "diagonal" or "low rank"')
 
     def start(self, target: Target, basins: tuple[Basin, ...], key: Any) -> State:
         """Chains dispersed about their basins at twice their spread, or as near as the density is finite."""
         size = target.layout.size
-        dense = self.metric == "dense" or (self.metric == "auto" and size <= DENSE_UP_TO)
+        metric = self.metric if self.metric != "auto" else "dense" if size <= DENSE_UP_TO else "low rank"
         which = np.repeat(np.arange(len(basins)), self.chains)
-        factors = [factor_of(basin, dense) for basin in basins]
+        factors = [factor_of(basin, metric == "dense") for basin in basins]
+        if metric == "low rank":
+            factors = [diagonal(factor) for factor in factors]
         middles = [middle_of(basin, turn) for basin in basins for turn in range(self.chains)]
         start_keys, keys = (
             jax.vmap(partial(jax.random.fold_in, root))(jnp.arange(len(which)))
             for root in jax.random.split(key)
         )
-        factor = np.stack([factors[b] for b in which])
+        each = [factors[b] for b in which]
+        factor = jax.tree.map(lambda *rows: np.stack(rows), *each)
         noise = np.asarray(jax.vmap(lambda key: jax.random.normal(key, (size,)))(start_keys))
-        position, log_density, gradient = dispersed(target, np.stack(middles), factor, noise)
+        position, log_density, gradient = dispersed(target, np.stack(middles), each, noise)
         adapt, _ = _dual_averaging(self.target_acceptance)
         adaptation = jax.vmap(adapt)(jnp.full(len(which), size**-0.25))
         return settled(
@@ -139,7 +148,7 @@ class NUTS(Method):
                 inverse=inverse_of(factor),
                 adaptation=adaptation._replace(log_step_size_avg=adaptation.log_step_size),
                 total=np.zeros_like(position),
-                squares=np.zeros_like(factor),
+                squares=nothing_recent(len(which), size) if metric == "low rank" else np.zeros_like(factor),
                 count=np.zeros(len(which), int),
             )
         )
@@ -152,7 +161,7 @@ class NUTS(Method):
         program = _program(self.target_acceptance, self.max_doublings, len(state.iteration))
         state, draws, statistics = program(target, state, jnp.asarray(length), jnp.asarray(self.warmup))
         if int(state.iteration[0]) in self._renewals():
-            state = _renew(jax.tree.map(np.asarray, state))
+            state = _restarted(_renewed(jax.tree.map(np.asarray, state)))
             state = settled(state._replace(inverse=inverse_of(state.factor)))
         kept = jax.tree.map(lambda x: np.asarray(x)[:, :length], (draws, statistics))
         return state, Chunk(*kept)
@@ -285,7 +294,7 @@ def _transition(target_acceptance, max_doublings, target, warmup, state):
         max_doublings,
     )
     z, slope = cast(jax.Array, end.position), cast(jax.Array, end.logdensity_grad)
-    position = unwhiten(state.factor, z)
+    position, gradient = unwhiten(state.factor, z), push_back(state.inverse, slope)
     adaptation = update(state.adaptation, info.acceptance_rate)
     adaptation = jax.tree.map(lambda new, old: jnp.where(warming, new, old), adaptation, state.adaptation)
     following = state._replace(
@@ -293,10 +302,10 @@ def _transition(target_acceptance, max_doublings, target, warmup, state):
         iteration=state.iteration + 1,
         position=position,
         log_density=end.logdensity,
-        gradient=push_back(state.inverse, slope),
+        gradient=gradient,
         adaptation=adaptation,
         total=state.total + z,
-        squares=state.squares + square(z, state.factor.ndim == 2),
+        squares=_squares(state, z, position, gradient),
         count=state.count + 1,
     )
     return following, (position, _statistics(end, info, log_step, state.factor))
@@ -321,17 +330,43 @@ def _statistics(end, info, log_step, factor):
     }
 
 
+def _renewed(state):
+    """The state with a metric from the draws since the last one, by all chains of a basin."""
+    if not isinstance(state.factor, LowRank):
+        return state._replace(
+            factor=_from_sums(state.factor, state.basin, state.count, state.total, state.squares)
+        )
+    factor = jax.tree.map(np.array, state.factor)
+    for basin in np.unique(state.basin):
+        mine = state.basin == basin
+        kept = min(int(state.count[0]), state.squares.positions.shape[1])
+        made = estimate(*(x[mine, :kept] for x in state.squares))
+        if all(np.all(np.isfinite(x)) for x in made):
+            for old, new in zip(factor, made, strict=True):
+                old[mine] = new
+    return state._replace(factor=factor)
+
+
+_from_sums = jax.jit(renewed)
+
+
 @jax.jit
-def _renew(state):
-    """The state with a metric from the draws since the last one, and the step size tuned from there on."""
+def _restarted(state):
+    """The step size tuned anew from where it is, and nothing seen yet."""
     start, _ = _dual_averaging(0.5)  # what it is tuned for plays no part in its start
     return state._replace(
-        factor=renewed(state.factor, state.basin, state.count, state.total, state.squares),
         adaptation=jax.vmap(start)(jnp.exp(state.adaptation.log_step_size)),
         total=jnp.zeros_like(state.total),
-        squares=jnp.zeros_like(state.squares),
+        squares=jax.tree.map(jnp.zeros_like, state.squares),
         count=jnp.zeros_like(state.count),
     )
+
+
+def _squares(state, z, position, gradient):
+    """What the next metric will be made from, with one more draw."""
+    if isinstance(state.factor, LowRank):
+        return remembered(state.squares, state.count, position, gradient)
+    return state.squares + square(z, state.factor.ndim == 2)
 
 
 def _trajectory_checks(statistics, limit, which):

@@ -1,6 +1,6 @@
 """Whitening: linear maps that make a posterior about as wide in every direction.
 
-A factor is lower triangular, `(d, d)`, or the diagonal of one, `(d,)`. It takes whitened positions to the
+A factor is lower triangular, `(d, d)`, the diagonal of one, `(d,)`, or a `LowRank`. It takes whitened positions to the
 target's own; its product with its transpose is the covariance that it whitens. The way back is by its inverse, made
 outside of compiled programs: the solvers of LAPACK wait for threads of a pool that several devices share, and where
 all wait nothing goes on (seen to hang with two CPU devices).
@@ -8,16 +8,19 @@ all wait nothing goes on (seen to hang with two CPU devices).
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from bayeshybrid.inference.low_rank import LowRank, stretched
 from bayeshybrid.inference.method import Basin
 
 PSEUDO_DRAWS = 5.0
 
-Factor = Float[Array, "d d"] | Float[Array, " d"]
+Factor = Float[Array, "d d"] | Float[Array, " d"] | LowRank
 Vector = Float[Array, " d"]
 
 __all__ = ["factor_of", "inverse_of", "pull_back", "push_back", "renewed", "square", "unwhiten", "whiten"]
@@ -47,17 +50,23 @@ def unwhiten(factor: Factor, z: Vector) -> Vector:
     assert unwhiten(jnp.array([2.0, 3.0]), jnp.ones(2)).tolist() == [2.0, 3.0]
     ```
     """
+    if isinstance(factor, LowRank):
+        return factor.scale * stretched(factor, z)
     return factor @ z if factor.ndim == 2 else factor * z
 
 
-def inverse_of(factor: np.ndarray) -> np.ndarray:
+def inverse_of(factor: Any) -> Any:
     """The inverse of a factor, or of each of several in rows, `(chain, d, d)` or `(chain, d)`.
+
+    That of a `LowRank` has the same parts, but stretches after it scales.
 
     ```python
     from bayeshybrid.inference.whitening import inverse_of
     assert inverse_of(np.array([[[2.0, 0.0], [2.0, 4.0]]])).tolist() == [[[0.5, 0.0], [-0.25, 0.25]]]
     ```
     """
+    if isinstance(factor, LowRank):
+        return LowRank(1 / factor.scale, factor.vectors, 1 / factor.stretch)
     factor = np.asarray(factor)
     return np.tril(np.linalg.inv(factor)) if factor.ndim == 3 else 1 / factor
 
@@ -70,6 +79,8 @@ def whiten(inverse: Factor, q: Vector) -> Vector:
     assert whiten(jnp.array([0.5, 1 / 3]), jnp.array([2.0, 3.0])).tolist() == [1.0, 1.0]
     ```
     """
+    if isinstance(inverse, LowRank):
+        return stretched(inverse, inverse.scale * q)
     return inverse @ q if inverse.ndim == 2 else inverse * q
 
 
@@ -81,6 +92,8 @@ def pull_back(factor: Factor, gradient: Vector) -> Vector:
     assert pull_back(jnp.array([2.0, 3.0]), jnp.ones(2)).tolist() == [2.0, 3.0]
     ```
     """
+    if isinstance(factor, LowRank):
+        return stretched(factor, factor.scale * gradient)
     return factor.T @ gradient if factor.ndim == 2 else factor * gradient
 
 
@@ -92,6 +105,8 @@ def push_back(inverse: Factor, gradient: Vector) -> Vector:
     assert push_back(jnp.array([0.5, 1 / 3]), jnp.array([2.0, 3.0])).tolist() == [1.0, 1.0]
     ```
     """
+    if isinstance(inverse, LowRank):
+        return inverse.scale * stretched(inverse, gradient)
     return pull_back(inverse, gradient)
 
 

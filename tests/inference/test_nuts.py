@@ -274,7 +274,7 @@ def test_chains_go_to_all_searches_of_a_basin():
         ({"draws": 10.5}, r"NUTS\(draws=10.5\): it must be at least 1, a whole number"),
         ({"warmup": -1}, r"NUTS\(warmup=-1\)"),
         ({"target_acceptance": 80}, r"NUTS\(target_acceptance=80\): write a share between 0 and 1"),
-        ({"metric": "full"}, r'NUTS\(metric=\'full\'\): write "auto", "dense" or "diagonal"'),
+        ({"metric": "full"}, r'NUTS\(metric=\'full\'\): write "auto", "dense", "diagonal" or "low rank"'),
     ],
 )
 def test_settings_that_cannot_be_are_refused(settings, words):
