@@ -37,6 +37,9 @@ from bayeshybrid.verdict import Check
 # For posteriors whose shape shared chains have left: the usual 0.8 diverged there.
 CAREFUL = 0.95
 
+# Positions are mapped to whitened ones and back, so that even a chain that stands still moves by so much.
+ROUNDING = 1e-8
+
 __all__ = ["infer", "simulate"]
 
 
@@ -288,7 +291,8 @@ def _certified(method, target, lean, basins, key, settings):
 def _drawn(method, target, lean, basins, key, settings):
     """One run of the method that was named.
 
-    Without one shared chains are tried first, and left for `NUTS` where the posterior's shape is not theirs.
+    Without one shared chains are tried first, then with smaller steps, for which nothing is compiled again; they are
+    left for `NUTS` where the posterior's shape is not theirs.
     """
     stated = target if lean.target.grids else None
 
@@ -305,20 +309,31 @@ def _drawn(method, target, lean, basins, key, settings):
 
     if method is not None:
         return drawn(method)
-    reason = _why_not_shared(target, basins)
-    if not reason:
-        shared = SharedHMC()
-        first = drawn(shared, (f"no method was named, so {shared!r} was used: exact draws",), give_up=True)
-        reason = shared.hardness(first.run.state) or "; ".join(
-            f"{check.name}: {check.figure:.2g}" for check in first.result.checks if check.state == "fail"
+    reasons = [_why_not_shared(target, basins)]
+    for shared in () if reasons[0] else (SharedHMC(), SharedHMC(target_acceptance=CAREFUL)):
+        tried = f", since with {reasons[-1]}" if reasons[-1] else ""
+        first = drawn(
+            shared, (f"no method was named, so {shared!r} was used{tried}: exact draws",), give_up=True
         )
+        reason = shared.hardness(first.run.state) or _in_the_draws(first.result)
         if not reason or first.run.ended in ("interrupted", "out of time"):
             return first
+        reasons.append(f"an acceptance of {shared.target_acceptance:g} {reason}")
     chosen = NUTS(draws=None, target_acceptance=CAREFUL)
+    why = "; with ".join(filter(None, reasons))
     return drawn(
-        chosen,
-        (f"no method was named, and {chosen!r} was used instead of shared chains: {reason}",),
+        chosen, (f"no method was named, and {chosen!r} was used instead of shared chains: with {why}",)
     )
+
+
+def _in_the_draws(result):
+    """What draws of shared chains show of a shape that is not theirs; empty where nothing."""
+    failed = [f"{check.name}: {check.figure:.2g}" for check in result.checks if check.state == "fail"]
+    still = 0
+    if result.draws.size:
+        moved = np.ptp(result.draws, axis=1) > ROUNDING * result.draws.std(axis=(0, 1))
+        still = int(np.sum(~moved.any(axis=-1)))
+    return "; ".join([*failed, *([f"chains that never moved: {still}"] if still else [])])
 
 
 def _why_not_shared(target, basins):

@@ -11,11 +11,12 @@ import pytest
 
 import bayeshybrid as bh
 from bayeshybrid import configuration
-from bayeshybrid.diagnostics import effective_sample_size, rhat
+from bayeshybrid.diagnostics import effective_sample_size, mean_error, rhat
 from bayeshybrid.inference import tuning
 from bayeshybrid.inference.method import Basin
 from bayeshybrid.inference.shared import _leapfrog
 from bayeshybrid.inference.stopping import Precision
+from tests.benchmarks.rows import read_row
 from tests.problems import PROBLEMS, linear_answer
 
 
@@ -88,6 +89,18 @@ def test_the_funnel_is_noticed_and_left_for_another_method_by_its_name():
     chosen = bh.infer(funnel, data, key=0)
     assert "NUTS" in chosen.method
     assert any("instead of shared chains" in remark for remark in chosen.remarks)
+
+
+@pytest.mark.parametrize("key", [0, 1])
+def test_eight_schools_need_no_method_and_agree_with_published_draws(key):
+    """Shared chains with the usual steps are left, and what follows passes and meets posteriordb's mean."""
+    row = read_row("eight_schools")
+    posterior = bh.infer(*row.ours(), key=key)
+    assert posterior.verdict["scientific parameters"] != "fail"
+    assert any("with an acceptance of 0.8 " in remark for remark in posterior.remarks)
+    mean, error = row.published["mu"]
+    mu = posterior.samples["mu"]
+    assert abs(mu.mean() - mean) < 4 * np.hypot(error, mean_error(mu))
 
 
 def test_without_a_method_shared_chains_are_used_and_said():
