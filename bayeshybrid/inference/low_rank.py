@@ -132,6 +132,8 @@ def _standing_out(rows):
         if above == kept:
             break
         kept = above
+    if not others > 0:  # chains that hardly moved tell nothing
+        return np.zeros((size, 0)), np.zeros(0)
     middle = seen[:kept] / others + 1 - ratio
     true = (middle + np.sqrt(np.maximum(middle**2 - 4 * seen[:kept] / others, 0.0))) / 2
     worth = true > WORTH_WHILE

@@ -130,6 +130,7 @@ def test_proposals_that_fail_on_the_grid_alone_are_counted(target, lean):
     assert few.verdict == "pass"
 
 
+@pytest.mark.slow
 def test_grids_that_no_refinement_mends_give_way_to_adaptive_solves(monkeypatch):
     """A planted certificate that never passes: the answer is made once more without grids, and says so."""
     real = freezing.certificate
