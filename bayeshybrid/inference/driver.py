@@ -159,6 +159,5 @@ class _Failures:
 
     def places(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Where transitions failed, where they did on grids alone, and in which transition."""
-        return np.concatenate(self.failed), *(
-            np.concatenate(parts) for parts in zip(*self.missed, strict=True)
-        )
+        missed_at, missed_in = zip(*self.missed, strict=True)
+        return np.concatenate(self.failed), np.concatenate(missed_at), np.concatenate(missed_in)
