@@ -74,7 +74,9 @@ def contestants(methods: Mapping[str, Method]) -> tuple[Contestant, ...]:
     nuts, svi, ensemble = (methods[name] for name in ("nuts", "svi", "ensemble"))
     assert isinstance(nuts, bh.NUTS)
     short = bh.NUTS(
-        chains=nuts.chains, draws=min(nuts.draws or SHORT_DRAWS, SHORT_DRAWS), warmup=min(nuts.warmup, SHORT_WARMUP)
+        chains=nuts.chains,
+        draws=min(nuts.draws or SHORT_DRAWS, SHORT_DRAWS),
+        warmup=min(nuts.warmup, SHORT_WARMUP),
     )
     return (
         Contestant(BASELINE, "NUTS", any_year, nuts),
