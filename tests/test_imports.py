@@ -55,7 +55,7 @@ def test_import_adds_few_modules():
     own = [name for name in added if name.partition(".")[0] == "bayeshybrid"]
     foreign = sorted(set(added) - set(own))
     assert len(foreign) <= 8, f"{len(foreign)} modules beyond our own: {foreign}"
-    assert len(own) <= 140, f"{len(own)} modules of our own: {own}"
+    assert len(own) <= 130, f"{len(own)} modules of our own: {own}"
 
 
 def public_functions(path: Path) -> list[str]:

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from bayeshybrid.faults import StartError
-from bayeshybrid.inference.method import Basin
+from bayeshybrid.inference.method import Basin, Chunk
 from bayeshybrid.inference.search import at_initial_values
 from bayeshybrid.inference.whitening import unwhiten
 from bayeshybrid.survey import draw_prior, slopes
@@ -19,7 +19,21 @@ TIMES_THE_SPREAD = 2.0
 PULLS = 10
 ROUNDS = 5
 
-__all__ = ["dispersed", "from_prior", "middle_of", "mixture"]
+__all__ = ["by_basin", "dispersed", "from_prior", "middle_of", "mixture"]
+
+
+def by_basin(chunks: Sequence[Chunk], began: int, which: np.ndarray) -> tuple[np.ndarray, ...]:
+    """The draws since the transition `began`, one array `(chain, draw, size)` per basin; `which` each chain is in.
+
+    ```python
+    from bayeshybrid.inference.chains import by_basin
+    from bayeshybrid.inference.method import Chunk
+    chunks = [Chunk(np.zeros((3, 2, 1)), {}), Chunk(np.ones((3, 4, 1)), {})]
+    assert [draws.shape for draws in by_basin(chunks, 1, np.array([0, 0, 1]))] == [(2, 5, 1), (1, 5, 1)]
+    ```
+    """
+    draws = np.concatenate([chunk.draws for chunk in chunks], axis=1)[:, began:]
+    return tuple(draws[which == basin] for basin in np.unique(which))
 
 
 def middle_of(basin: Basin, turn: int) -> np.ndarray:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayeshybrid.faults import ModelError
-from bayeshybrid.inference.chains import dispersed, middle_of, mixture
+from bayeshybrid.inference.chains import by_basin, dispersed, middle_of, mixture
 from bayeshybrid.inference.devices import over_devices, settled, spread_over
 from bayeshybrid.inference.low_rank import LowRank, diagonal, estimate, nothing_recent, remembered
 from bayeshybrid.inference.method import Basin, Chunk, Claim, Method, Result, Work, register
@@ -176,9 +176,7 @@ class NUTS(Method):
 
     def judged(self, state: State, chunks: list[Chunk]) -> tuple[np.ndarray, ...]:
         """The draws since the warm-up, by basin."""
-        draws = np.concatenate([chunk.draws for chunk in chunks], axis=1)[:, self.warmup :]
-        which = np.asarray(state.basin)
-        return tuple(draws[which == b] for b in np.unique(which))
+        return by_basin(chunks, self.warmup, np.asarray(state.basin))
 
     def expected(self, size: int, basins: int, target_ess: float) -> Work:
         """Trees of the usual size, which grow with the fourth root of the dimension and with smaller steps."""

@@ -17,7 +17,7 @@ import numpy as np
 
 from bayeshybrid.faults import ModelError
 from bayeshybrid.inference import tuning
-from bayeshybrid.inference.chains import dispersed, middle_of, mixture
+from bayeshybrid.inference.chains import by_basin, dispersed, middle_of, mixture
 from bayeshybrid.inference.devices import over_devices, settled, spread_over
 from bayeshybrid.inference.method import Basin, Chunk, Claim, Method, Result, Work, register
 from bayeshybrid.inference.tuning import BLOCK, Shared
@@ -179,9 +179,7 @@ class SharedHMC(Method):
 
     def judged(self, state: State, chunks: list[Chunk]) -> tuple[np.ndarray, ...]:
         """The draws since the warm-up, by basin."""
-        draws = np.concatenate([chunk.draws for chunk in chunks], axis=1)[:, int(state.shared.began) :]
-        which = np.asarray(state.rows.basin)
-        return tuple(draws[which == b] for b in np.unique(which))
+        return by_basin(chunks, int(state.shared.began), np.asarray(state.rows.basin))
 
     def hardness(self, state: State) -> str:
         """What the warm-up sees or saw of a shape that this method is not made for; empty where nothing."""

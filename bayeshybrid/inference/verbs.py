@@ -103,8 +103,7 @@ def infer(
         search, lean = _searched(target, scouts, search_key, progress)
         searched = time.monotonic()
         deadline = None if time_limit is None else searched + time_limit
-        limits = {"deadline": deadline, "target_ess": target_ess}
-        settings = {"progress": progress, "spent": spent, "limits": limits}
+        settings = _Settings(progress, deadline, target_ess, spent)
         drawn = _certified(method, target, lean, search.basins, run_key, settings)
         chosen, words, run, result = drawn.method, drawn.words, drawn.run, drawn.result
         if not result.draws.shape[1]:
@@ -140,16 +139,21 @@ def infer(
             *configuration.notes(),
             *weighty,
         ),
-        record={
-            "seconds": seconds,
-            "expected": drawn.cost._asdict(),
-            "ended": run.ended,
-            "versions": _versions(),
-            "grids": drawn.lean.steps,
-            "gradients": _gradients(run),
-            **_plain(result.extra),
-        },
+        record=_recorded(drawn, seconds),
     )
+
+
+def _recorded(drawn, seconds):
+    """What a result keeps of how it was made, as numbers and texts that a file can hold."""
+    return {
+        "seconds": seconds,
+        "expected": drawn.cost._asdict(),
+        "ended": drawn.run.ended,
+        "versions": _versions(),
+        "grids": drawn.lean.steps,
+        "gradients": _gradients(drawn.run),
+        **_plain(drawn.result.extra),
+    }
 
 
 def _on_grids(method):
@@ -240,6 +244,15 @@ def _check_method(method):
         )
 
 
+class _Settings(NamedTuple):
+    """What holds for all runs of one fit; `spent` is what compiling has taken so far."""
+
+    progress: Progress
+    deadline: float | None
+    target_ess: float
+    spent: Mapping[str, float]
+
+
 class _Drawn(NamedTuple):
     """The method that drew, what to say about the choice, its run, its result, and what they were made on.
 
@@ -263,7 +276,7 @@ def _certified(method, target, lean, basins, key, settings):
     begun once the time that was given is up, and where one is cut short before it keeps a draw the last draws come
     back with what was found of them.
     """
-    deadline = settings["limits"]["deadline"]
+    deadline = settings.deadline
     last: _Drawn | None = None
     for finer_already in range(REFINEMENTS + 1):
         drawn = _drawn(method, target, lean, basins, key, settings)
@@ -297,12 +310,12 @@ def _drawn(method, target, lean, basins, key, settings):
     stated = target if lean.target.grids else None
 
     def drawn(method, words=(), **more):
-        progress, spent, rest = settings["progress"], settings["spent"], settings["limits"]
+        progress, deadline, target_ess, spent = settings
         progress.start("expected cost", 1)
-        cost = expect(method, lean.target, basins, rest["target_ess"], spent)
+        cost = expect(method, lean.target, basins, target_ess, spent)
         progress.update(1)
         progress.finish(f"{type(method).__name__}: {cost}")
-        run = drive(method, lean.target, basins, key, progress, stated=stated, **rest, **more)
+        run = drive(method, lean.target, basins, key, progress, deadline, target_ess, stated=stated, **more)
         return _Drawn(
             method, words, run, method.finish(lean.target, run.state, run.chunks, basins), lean, cost
         )

@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING, Any
 from bayeshybrid.faults import ModelError
 from bayeshybrid.forecast import Forecast
 from bayeshybrid.posterior import Posterior
-from bayeshybrid.reporting import blocks, further
 from bayeshybrid.reporting.lights import Light, four_lights
 from bayeshybrid.reporting.markup import Markup, bullets, element, folded, paragraph, section
 from bayeshybrid.reporting.material import Material, gather
 from bayeshybrid.reporting.pictures import Pictures
 from bayeshybrid.reporting.sentences import five_sentences
 from bayeshybrid.reporting.style import stylesheet
-from bayeshybrid.reporting.technical import for_statisticians
 
 if TYPE_CHECKING:
     from bayeshybrid.calibration import Calibration
@@ -97,6 +95,10 @@ def report(
 
 
 def _document(material: Material) -> str:
+    # Whoever makes no page does not load its parts.
+    from bayeshybrid.reporting import blocks, further
+    from bayeshybrid.reporting.technical import for_statisticians
+
     pictures, lights = Pictures(), four_lights(material)
     content = [
         element("h1", material.title),

@@ -15,7 +15,7 @@ from bayeshybrid.survey import draw_prior, slopes
 from tests.problems import PROBLEMS, exploding_quantiles
 
 LEVELS = np.array([0.05, 0.25, 0.5, 0.75, 0.95])
-METHOD = bh.NUTS(draws=1000, warmup=500)
+METHOD = bh.NUTS(draws=2000, warmup=500)
 
 
 @pytest.fixture(scope="module")

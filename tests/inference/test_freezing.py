@@ -152,8 +152,7 @@ def test_a_later_run_that_is_cut_short_loses_no_draws_of_an_earlier_one(target, 
         return run if len(kept) == 1 else dataclasses.replace(run, chunks=run.chunks[:1], ended="interrupted")
 
     monkeypatch.setattr(verbs, "drive", cut)
-    limits = {"deadline": None, "target_ess": 400.0}
-    settings = {"progress": bh.Silent(), "spent": {}, "limits": limits}
+    settings = verbs._Settings(bh.Silent(), None, 400.0, {})
     with configuration.scope():
         basins = search_at(np.log(0.6)).basins
         method = bh.NUTS(draws=50, warmup=50)

@@ -204,12 +204,15 @@ def test_without_a_number_of_draws_it_ends_when_they_are_precise_enough():
 
 def test_no_warm_up_samples_with_the_curvature(target, basins):
     draws = drawn(bh.NUTS(draws=400, warmup=0), target, basins)[:, 20:]
+    assert draws.shape == (4, 380, 2)
     mean, covariance, _ = linear_answer()
     agree(draws[..., 0], mean[0], np.sqrt(covariance[0, 0]))
 
 
 def test_a_diagonal_metric(target, basins):
     method = bh.NUTS(draws=500, warmup=300, metric="diagonal")
+    with configuration.scope():
+        assert method.start(target, basins, as_key(0)).factor.shape == (4, 2)
     draws = drawn(method, target, basins)
     mean, covariance, _ = linear_answer()
     for i in range(2):
