@@ -126,14 +126,15 @@ def notes() -> tuple[str, ...]:
     return _settings.notes
 
 
-def compile_options(*, brief: bool = False) -> dict[str, Any] | None:
+def compile_options(*, level: int | None = None) -> dict[str, Any] | None:
     """Options for `jax.jit(compiler_options=...)` of our own kernels; `None` where they were not tested.
 
     Without the fusion emitters XLA can compile mapped adaptive loops whole: on Lotka-Volterra, four
     lanes, gradients came 1.9 (forward) and 3 (reverse) times as fast.
 
-    `brief`: for a program that runs a few times only, such as a forecast. It is optimised less: that of an SIR
-    model with overdispersed counts compiled in 5.0 s instead of 8.4 s.
+    `level`: how much a program is optimised that runs a few times only: 1 for one with much to do, such as a forecast
+    (that of an SIR model with overdispersed counts compiled in 5.0 s instead of 8.4 s), 0 for one with little (prior
+    draws of Lotka-Volterra compiled in 0.4 s instead of 1.5 s, and take 0.2 ms instead of 0.1).
 
     ```python
     from bayeshybrid import configuration
@@ -145,7 +146,7 @@ def compile_options(*, brief: bool = False) -> dict[str, Any] | None:
     if _switched_off() or not _jaxlib_tested():
         return None
     options: dict[str, Any] = {"xla_cpu_use_fusion_emitters": False}
-    return options | ({"xla_backend_optimization_level": 1} if brief else {})
+    return options | ({} if level is None else {"xla_backend_optimization_level": level})
 
 
 @contextmanager

@@ -283,7 +283,7 @@ def _unknowns(forecast):
     return [name for name in names if name in forecast.latent]
 
 
-@partial(jax.jit, static_argnums=(1, 2), compiler_options=configuration.compile_options(brief=True))
+@partial(jax.jit, static_argnums=(1, 2), compiler_options=configuration.compile_options(level=1))
 def _run_held(targets, fixed, observed, arrays, drawn):
     """Solutions, derived quantities and expected measurements of a batch, networks answering as in the baseline."""
 

@@ -318,7 +318,7 @@ def _inputs(target, inputs):
     return arrays, fixed, checked
 
 
-@partial(jax.jit, static_argnums=(1, 2), compiler_options=configuration.compile_options(brief=True))
+@partial(jax.jit, static_argnums=(1, 2), compiler_options=configuration.compile_options(level=1))
 def _outcomes(target, fixed, settings, arrays, rows):
     """Outcomes with axes (draw, replicate, ...) of a batch of carried values and keys."""
     arguments = {**arrays, **{name: value.value for name, value in fixed}}

@@ -1,13 +1,15 @@
-"""Keys: an integer or a JAX key, the same everywhere."""
+"""Keys: an integer or a JAX key, the same everywhere, and the keys that are made of one."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bayeshybrid import configuration
 from bayeshybrid.faults import ModelError
 
 
@@ -29,3 +31,26 @@ def as_key(key: Any) -> Any:
         if key.dtype == jnp.uint32 and key.shape == (2,):
             return jax.random.wrap_key_data(jnp.asarray(key))
     raise ModelError(f"key={key!r}: write an integer, such as key=0, or jax.random.key(0)")
+
+
+@partial(jax.jit, compiler_options=configuration.compile_options(level=0))
+def child(key: Any, place: Any) -> Any:
+    """The key that belongs to a place, as `jax.random.fold_in` gives it, by a program that compiles sooner.
+
+    ```python
+    from bayeshybrid.keys import child
+    assert child(jax.random.key(0), 3) == jax.random.fold_in(jax.random.key(0), 3)
+    ```
+    """
+    return jax.random.fold_in(key, place)
+
+
+def children(key: Any, count: int) -> tuple[Any, ...]:
+    """So many keys of one, as `jax.random.split` gives them.
+
+    ```python
+    from bayeshybrid.keys import children
+    assert all(a == b for a, b in zip(children(jax.random.key(0), 3), jax.random.split(jax.random.key(0), 3)))
+    ```
+    """
+    return tuple(child(key, place) for place in range(count))

@@ -1,8 +1,8 @@
 """What a target says at many points: a few compiled programs that everything shares.
 
-Compiling is the dearest part of a short run, so there is one program for densities and gradients, one for
-everything that a run of the model can tell, and one for prior draws. Each takes batches of one size, whatever
-the number of points.
+Compiling is the dearest part of a short run, so there is one program for everything that a run of the model can
+tell, and one for prior draws; densities with gradients are told by `inference.trajectories`. Each takes batches of
+one size, whatever the number of points.
 """
 
 from __future__ import annotations
@@ -24,20 +24,7 @@ from bayeshybrid.target import Target, log_prob
 
 BATCH = 64
 
-__all__ = ["ask", "draw_prior", "in_batches", "likelihoods", "normal_scores", "slopes"]
-
-
-def slopes(target: Target, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Log density and gradient at `points`, `(n, size)`: `(n,)` and `(n, size)`; `-inf` and zero where it fails.
-
-    ```python
-    from bayeshybrid.survey import slopes
-    model = lambda y=None: numpyro.sample("y", dist.Normal(numpyro.sample("x", dist.Normal()), 1.0), obs=y)
-    values, gradients = slopes(bh.Target(model, {"y": np.array(2.0)}), np.zeros((3, 1)))
-    assert gradients.tolist() == [[2.0]] * 3
-    ```
-    """
-    return in_batches(partial(_slopes, target), points)
+__all__ = ["ask", "draw_prior", "in_batches", "likelihoods", "normal_scores"]
 
 
 def ask(target: Target, points: np.ndarray, wanted: Sequence[str]) -> dict[str, Any]:
@@ -88,7 +75,7 @@ def draw_prior(target: Target, key: Any, count: int) -> tuple[np.ndarray, bool]:
     assert points.shape == (5, 1) and proper
     ```
     """
-    points, proper = in_batches(partial(_draw, target), jax.random.split(key, count))
+    points, proper = in_batches(partial(_draw, target, key), np.arange(count))
     return points, bool(np.all(proper))
 
 
@@ -105,18 +92,13 @@ def in_batches(program: Callable[[Any], Any], rows: Any) -> Any:
 
 
 @partial(jax.jit, compiler_options=configuration.compile_options())
-def _slopes(target, points):
-    return jax.vmap(jax.value_and_grad(target.log_density))(points)
-
-
-@partial(jax.jit, compiler_options=configuration.compile_options())
 def _likelihoods(target, points):
     return jax.vmap(target.log_likelihood)(points)
 
 
-@partial(jax.jit, compiler_options=configuration.compile_options(brief=True))
-def _draw(target, keys):
-    return jax.vmap(target.draw_prior)(keys)
+@partial(jax.jit, compiler_options=configuration.compile_options(level=0))
+def _draw(target, key, places):
+    return jax.vmap(lambda place: target.draw_prior(jax.random.fold_in(key, place)))(places)
 
 
 @partial(jax.jit, compiler_options=configuration.compile_options())

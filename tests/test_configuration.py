@@ -196,7 +196,7 @@ def test_values_that_cannot_be(wrong):
 
 def test_kernels_without_fusion_emitters_compile():
     options = configuration.compile_options()
-    brief = configuration.compile_options(brief=True)
+    brief = configuration.compile_options(level=1)
     assert options == {"xla_cpu_use_fusion_emitters": False}
     assert brief == {**options, "xla_backend_optimization_level": 1}
     for each in (options, brief):

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from bayeshybrid.faults import StartError
 from bayeshybrid.inference.method import Basin, Chunk
 from bayeshybrid.inference.search import at_initial_values
+from bayeshybrid.inference.trajectories import slopes
 from bayeshybrid.inference.whitening import unwhiten
-from bayeshybrid.survey import draw_prior, slopes
+from bayeshybrid.keys import child
+from bayeshybrid.survey import draw_prior
 from bayeshybrid.target import Target
 
 TIMES_THE_SPREAD = 2.0
@@ -99,7 +100,7 @@ def from_prior(target: Target, key: Any, count: int) -> np.ndarray:
     """
     found = np.zeros((0, target.layout.size))
     for turn in range(ROUNDS):
-        points = at_initial_values(target, draw_prior(target, jax.random.fold_in(key, turn), count)[0])
+        points = at_initial_values(target, draw_prior(target, child(key, turn), count)[0])
         found = np.concatenate([found, points[np.isfinite(slopes(target, points)[0])]])
         if len(found) >= count:
             break

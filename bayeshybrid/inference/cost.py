@@ -12,12 +12,13 @@ import numpy as np
 
 from bayeshybrid.inference.devices import mesh_of
 from bayeshybrid.inference.method import Basin, Method
-from bayeshybrid.survey import BATCH, slopes
+from bayeshybrid.inference.trajectories import slopes
+from bayeshybrid.survey import BATCH
 from bayeshybrid.target import Target
 
 # Tracing is left out: it is told for functions within functions, so that a sum would count it many times.
 COMPILING = ("/jax/core/compile/jaxpr_to_mlir_module_duration", "/jax/core/compile/backend_compile_duration")
-GRADIENT = "_slopes"
+GRADIENT = "_march"
 REPEATS = 3
 
 __all__ = ["Cost", "expect", "listening"]
@@ -29,8 +30,8 @@ class Cost(NamedTuple):
     - `microseconds`: measured, for one gradient in a batch of 64 on one device.
     - `gradients`: expected, of all chains together; right within a factor of three or so where the posterior suits
       the method.
-    - `compile_seconds`: what compiling the gradient has taken, and about what the sampler's program will; zero where
-      it was there already.
+    - `compile_seconds`: what compiling the gradient has taken, and about what the program of another sampler than
+      `SharedHMC` will; zero where it was there already.
     - `run_seconds`: expected, of the gradients alone, on all devices that are used.
     - `megabytes`: of the draws that are kept, with their derived quantities.
     """

@@ -31,17 +31,18 @@ __all__ = ["mesh_of", "over_devices", "settled", "spread_over"]
 
 
 @lru_cache(maxsize=32)
-def mesh_of(chains: int, most: int | None = None) -> Mesh:
+def mesh_of(chains: int, most: int | None = None, alone: bool = False) -> Mesh:
     """As many local devices as divide the chains evenly, at most so many.
 
-    Of several processes each gives equally many, at most so many, and no more than shorten the work.
+    Of several processes each gives equally many, at most so many, and no more than shorten the work; with `alone` each
+    keeps to its own.
 
     ```python
     from bayeshybrid.inference.devices import mesh_of
     assert 4 % mesh_of(4).size == 0
     ```
     """
-    if hosts.several():
+    if hosts.several() and not alone:
         devices = _of_all_processes(chains, most)
     else:
         devices = jax.local_devices()[:most]
@@ -82,13 +83,13 @@ def settled(state: Any) -> Any:
     return jax.device_put(jax.tree.map(np.asarray, state), NamedSharding(mesh, CHAINS))
 
 
-def over_devices(function: Callable[..., Any], chains: int) -> Callable[..., Any]:
+def over_devices(function: Callable[..., Any], chains: int, alone: bool = False) -> Callable[..., Any]:
     """`function(target, state, *rest)` compiled once, with the rows of the state spread over the devices.
 
     Each device runs its own chains and waits for no other; what comes back has the chains in front. A program with
     matrix decompositions or Fourier transforms runs on one device: on CPUs these wait for threads of a pool that all
     devices share, and where all of them wait nothing goes on (seen to hang with two). Of several processes each
-    gives one device to such a program.
+    gives one device to such a program. With `alone` a process computes all rows on its own devices.
 
     ```python
     from bayeshybrid.inference.devices import over_devices
@@ -102,23 +103,23 @@ def over_devices(function: Callable[..., Any], chains: int) -> Callable[..., Any
         leaves, tree = jax.tree.flatten((target, state, rest))
         key = (tree, tuple((np.shape(x), jnp.result_type(x)) for x in leaves))
         if key not in programs:
-            programs[key] = _compiled(function, chains, target, state, rest)
+            programs[key] = _compiled(function, chains, alone, target, state, rest)
         mesh, program = programs[key]
-        if hosts.several():
+        if hosts.several() and not alone:
             return _gathered(program(*_everywhere((target, state, *rest), mesh)), mesh, chains)
-        if mesh.size < mesh_of(chains).size:
+        if mesh.size < mesh_of(chains, alone=alone).size:
             state = jax.device_put(state, NamedSharding(mesh, CHAINS))
         return program(target, state, *rest)
 
     return run
 
 
-def _compiled(function, chains, target, state, rest):
+def _compiled(function, chains, alone, target, state, rest):
     """The devices on which it may run, and the program."""
-    mesh = mesh_of(chains)
+    mesh = mesh_of(chains, alone=alone)
     traced = _traced(function, target, _part_of_one(state, mesh.size), *rest)
     if mesh.size > 1 and _waits(traced[0].jaxpr):
-        mesh = mesh_of(chains, 1)
+        mesh = mesh_of(chains, 1, alone)
         traced = _traced(function, target, _part_of_one(state, mesh.size), *rest)
     program, results = traced
 
@@ -126,6 +127,7 @@ def _compiled(function, chains, target, state, rest):
         leaves = jax.extend.core.jaxpr_as_fun(program)(*jax.tree.leaves(arguments))
         return jax.tree.unflatten(jax.tree.structure(results), leaves)
 
+    one.__name__ = function.__name__
     places = (EVERYWHERE, CHAINS, *(EVERYWHERE for _ in rest))
     spread = jax.shard_map(one, mesh=mesh, in_specs=places, out_specs=CHAINS, check_vma=False)
     whole = spread if chains % mesh.size == 0 else _filled_up(spread, chains, mesh.size)

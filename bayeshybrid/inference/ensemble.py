@@ -15,15 +15,14 @@ from bayeshybrid.functions import network_outputs, visited_points
 from bayeshybrid.inference.chains import from_prior, middle_of
 from bayeshybrid.inference.devices import over_devices, settled
 from bayeshybrid.inference.method import Basin, Chunk, Claim, Method, Result, Work, register
-from bayeshybrid.inference.whitening import factor_of, inverse_of, unwhiten, whiten
+from bayeshybrid.inference.trajectories import slopes
+from bayeshybrid.inference.whitening import DENSE_UP_TO, factor_of, inverse_of, unwhiten, whiten
 from bayeshybrid.randomised import Perturbation, perturbation, randomised_density, unscored
-from bayeshybrid.survey import slopes
 from bayeshybrid.target import Target
 from bayeshybrid.verdict import FORECASTS, FUNCTIONS, PARAMETERS, Check
 from bayeshybrid.verdict import State as CheckState
 
 CAPACITY = 100
-DENSE_UP_TO = 150
 LONGEST = 10.0
 STILL, MOVING = 0.1, 0.15
 NOTHING = 0.02

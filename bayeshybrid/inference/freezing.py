@@ -13,7 +13,8 @@ import numpy as np
 from bayeshybrid.inference.convergence import FEW
 from bayeshybrid.inference.grids import Certificate, certificate, compare, learn, refine, stepped_over
 from bayeshybrid.inference.search import OUT_OF_REACH, Search, at_initial_values
-from bayeshybrid.survey import ask, draw_prior, slopes
+from bayeshybrid.inference.trajectories import slopes
+from bayeshybrid.survey import ask, draw_prior
 from bayeshybrid.target import Target
 from bayeshybrid.verdict import Check
 

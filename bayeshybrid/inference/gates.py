@@ -17,8 +17,10 @@ from bayeshybrid.data import check_observation
 from bayeshybrid.faults import DataError, ModelError, Place, StartError
 from bayeshybrid.inference.convergence import reasons_in_words
 from bayeshybrid.inference.freezing import Frozen, rough
+from bayeshybrid.inference.trajectories import slopes
+from bayeshybrid.keys import child
 from bayeshybrid.science.ode import Reason
-from bayeshybrid.survey import ask, draw_prior, slopes
+from bayeshybrid.survey import ask, draw_prior
 from bayeshybrid.target import Target
 
 SCOUTS = 100
@@ -66,7 +68,7 @@ def scout(target: Target, key: Any, wanted: int, freeze: bool = False) -> Scouts
     remarks: list[str] = []
     lean = Frozen(target)
     for attempt in range(MOST_ROUNDS):
-        q, _ = draw_prior(target, jax.random.fold_in(key, attempt), SCOUTS)
+        q, _ = draw_prior(target, child(key, attempt), SCOUTS)
         told = ask(target, q, ["log_likelihood", "log_density", "prior_slope", *EXPLAINED])
         if attempt == 0:  # before the gradient is compiled, so that an error comes early
             remarks = _check_data(target, told)

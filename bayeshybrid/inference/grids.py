@@ -18,9 +18,10 @@ from jaxtyping import Array
 from bayeshybrid import configuration
 from bayeshybrid.inference.convergence import FEW, MOVED_LITTLE, MOVED_MUCH
 from bayeshybrid.inference.importance import Weights, shape_limit, weigh
+from bayeshybrid.inference.trajectories import slopes
 from bayeshybrid.science import lean, pacing
 from bayeshybrid.science.inputs import Doses
-from bayeshybrid.survey import ask, slopes
+from bayeshybrid.survey import ask
 from bayeshybrid.target import Target
 from bayeshybrid.tracing import abstract
 from bayeshybrid.verdict import Check
@@ -284,7 +285,7 @@ def _steps(target, points, names):
     return found
 
 
-@partial(jax.jit, static_argnames="names", compiler_options=configuration.compile_options(brief=True))
+@partial(jax.jit, static_argnames="names", compiler_options=configuration.compile_options(level=0))
 def _stepped(target, points, names):
     return jax.vmap(partial(_stepped_at, target, names=names))(points)
 

@@ -16,6 +16,7 @@ from bayeshybrid.inference.devices import over_devices, settled, spread_over
 from bayeshybrid.inference.low_rank import LowRank, diagonal, estimate, nothing_recent, remembered
 from bayeshybrid.inference.method import Basin, Chunk, Claim, Method, Result, Work, register
 from bayeshybrid.inference.whitening import (
+    DENSE_UP_TO,
     factor_of,
     inverse_of,
     pull_back,
@@ -29,7 +30,6 @@ from bayeshybrid.target import Target
 
 CAPACITY = 100
 REFRESH = (0.1, 0.25, 0.5)
-DENSE_UP_TO = 150
 MOST_DRAWS = 4000
 
 # For a transition where a linear map makes the posterior round; longer trees where none does.

@@ -11,12 +11,13 @@ import numpy as np
 
 from bayeshybrid.inference.method import Basin
 from bayeshybrid.inference.optimise import FIRST_PHASE, SECOND_PHASE, climb
+from bayeshybrid.inference.trajectories import slopes
+from bayeshybrid.inference.whitening import DENSE_UP_TO
 from bayeshybrid.progress import Progress
-from bayeshybrid.survey import ask, slopes
+from bayeshybrid.survey import ask
 from bayeshybrid.target import Target
 
 STARTS = 32
-DENSE_UP_TO = 150
 SAME_PREDICTION = 0.3
 SAME_HEIGHT = 2.0
 NEGLIGIBLE = 0.01

@@ -8,28 +8,19 @@ adaptive-MCMC scheme for setting trajectory lengths in Hamiltonian Monte Carlo")
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, ClassVar, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from bayeshybrid.faults import ModelError
 from bayeshybrid.inference import tuning
 from bayeshybrid.inference.chains import by_basin, dispersed, middle_of, mixture
-from bayeshybrid.inference.devices import over_devices, settled, spread_over
+from bayeshybrid.inference.devices import spread_over
 from bayeshybrid.inference.method import Basin, Chunk, Claim, Method, Result, Work, register
+from bayeshybrid.inference.trajectories import Points, march
 from bayeshybrid.inference.tuning import BLOCK, Shared
-from bayeshybrid.inference.whitening import (
-    PSEUDO_DRAWS,
-    factor_of,
-    inverse_of,
-    pull_back,
-    push_back,
-    unwhiten,
-    whiten,
-)
+from bayeshybrid.inference.whitening import PSEUDO_DRAWS, factor_of, inverse_of
 from bayeshybrid.target import Target
 
 PER_GROUP = 4
@@ -43,22 +34,25 @@ __all__ = ["SharedHMC"]
 
 
 class Rows(NamedTuple):
-    """What each chain has of its own, one row a chain. `factor` and `inverse` are `(d, d)`, as in `whitening`."""
+    """What each chain has of its own, one row a chain; `basin` is its place among them."""
 
     key: Any
     basin: Any
     position: Any
     log_density: Any
     gradient: Any
-    factor: Any
-    inverse: Any
 
 
 class State(NamedTuple):
-    """The chains, what they share, and the transitions of the block that is being made."""
+    """The chains, what they share, and the transitions of the block that is being made.
+
+    `factor` is that of each basin, `(basins, d, d)`, as in `whitening`; `devices` over how many chains are spread.
+    """
 
     rows: Rows
     shared: Shared
+    factor: Any
+    devices: Any
     places: Any
     acceptance: Any
 
@@ -120,19 +114,19 @@ class SharedHMC(Method):
         """Groups of chains dispersed about their basins at twice their spread."""
         which = np.repeat(np.arange(len(basins)), self.chains)
         group = np.arange(len(which)) // PER_GROUP
-        factors = [factor_of(basin, dense=True) for basin in basins]
-        factor = np.stack([factors[b] for b in which])
+        factor = np.stack([factor_of(basin, dense=True) for basin in basins])
         middles = [middle_of(basin, turn // PER_GROUP) for basin in basins for turn in range(self.chains)]
         noise = np.stack([_generator(key, 0, g).standard_normal(len(factor[0])) for g in group])
-        position, log_density, gradient = dispersed(target, np.stack(middles), factor, noise)
+        position, log_density, gradient = dispersed(target, np.stack(middles), factor[which], noise)
         keys = np.stack(
             [_generator(key, 1, i).integers(2**32, size=2, dtype=np.uint32) for i in range(len(which))]
         )
-        rows = Rows(keys, which, position, log_density, gradient, factor, inverse_of(factor))
         size = target.layout.size
         return State(
-            settled(rows),
+            Rows(keys, which, position, log_density, gradient),
             tuning.first(size),
+            factor,
+            np.array(1),
             np.zeros((len(which), BLOCK, size)),
             np.zeros((len(which), BLOCK)),
         )
@@ -142,17 +136,17 @@ class SharedHMC(Method):
         shared = state.shared
         length = min(length, BLOCK - int(shared.filled))
         steps, sizes = tuning.plan(shared, length)
-        program = _program(len(state.places))
-        rows, (places, statistics) = program(target, (state.rows, _noise(state)), length, steps, sizes)
-        places, statistics = jax.tree.map(lambda x: np.asarray(x)[:, :length], (places, statistics))
+        made = []
+        for turn, noise in zip(range(length), _noise(state), strict=False):
+            state, seen = _transition(target, state, noise, steps[turn], sizes[turn])
+            made.append(seen)
+        statistics = {name: np.stack([seen[name] for seen in made], axis=1) for name in made[0]}
+        places = statistics.pop("places")
         here = slice(int(shared.filled), int(shared.filled) + length)
         shared = shared._replace(iteration=shared.iteration + length, filled=shared.filled + length)
         block, acceptance = np.array(state.places), np.array(state.acceptance)
         block[:, here], acceptance[:, here] = places, statistics["acceptance_rate"]
-        state = State(rows, shared, block, acceptance)
-        shape = (len(places), length)
-        statistics["step_size"] = np.broadcast_to(sizes[:length], shape)
-        statistics["n_steps"] = np.broadcast_to(steps[:length], shape)
+        state = state._replace(shared=shared, places=block, acceptance=acceptance)
         chunk = Chunk(places, statistics)
         return (self._block_ended(state) if shared.filled == BLOCK else state), chunk
 
@@ -162,12 +156,11 @@ class SharedHMC(Method):
         if shared.began >= 0:
             return state._replace(shared=shared._replace(filled=np.array(0)))
         basin = np.asarray(rows.basin)
-        z = np.einsum("cij,ctj->cti", np.asarray(rows.inverse), state.places)
+        z = np.einsum("cij,ctj->cti", inverse_of(np.asarray(state.factor))[basin], state.places)
         if not shared.metric_settled and tuning.moving(state.acceptance, basin):
-            factor = _renewed(np.asarray(rows.factor), basin, z)
-            rows = settled(rows._replace(factor=factor, inverse=inverse_of(factor)))
+            state = state._replace(factor=_renewed(np.asarray(state.factor), basin, z))
         shared = tuning.adapted(shared, z, basin, state.acceptance, self.target_acceptance, self.most_warmup)
-        return state._replace(rows=rows, shared=shared)
+        return state._replace(shared=shared)
 
     def finished(self, state: State) -> bool:
         """After the most draws; `infer` stops it earlier, when they are precise enough."""
@@ -226,7 +219,7 @@ class SharedHMC(Method):
                 "step_size": np.exp(np.asarray(state.shared.log_step)),
                 "trajectory_length": np.asarray(tuning.trajectory(state.shared)),
                 "basins": {name: [getattr(b, name) for b in basins] for name in ("mass", "mass_error")},
-                "devices": spread_over(state.rows),
+                "devices": int(state.devices),
             },
         )
 
@@ -243,125 +236,65 @@ def _renewed(factor, basin, z):
     About the mean of all its chains: that of one short chain follows its draws, and the spread about it is too small.
     """
     factor = factor.copy()
-    for b in np.unique(basin):
-        mine = basin == b
-        rows = z[mine, BLOCK // 2 :].reshape(-1, z.shape[-1])
+    for b in range(len(factor)):
+        rows = z[basin == b, BLOCK // 2 :].reshape(-1, z.shape[-1])
         weight = len(rows) / (len(rows) + PSEUDO_DRAWS * BLOCK)
         covariance = weight * np.cov(rows.T, ddof=0) + (1 - weight) * np.eye(z.shape[-1])
-        factor[mine] = factor[mine][0] @ np.linalg.cholesky(np.atleast_2d(covariance))
+        factor[b] = factor[b] @ np.linalg.cholesky(np.atleast_2d(covariance))
     return factor
 
 
-@lru_cache(maxsize=32)
-def _program(chains):
-    """One executable for warm-up and sampling, the chains spread over the devices."""
-    return over_devices(_chunk, chains)
+def _transition(target, state, noise, steps, size):
+    """One trajectory of every chain, those of a basin together, and whether it is taken."""
+    momenta, heights = noise
+    parts = []
+    for basin, factor in enumerate(np.asarray(state.factor)):
+        mine = np.asarray(state.rows.basin) == basin
+        rows = jax.tree.map(lambda x, mine=mine: np.asarray(x)[mine], state.rows)
+        start = Points(rows.position, momenta[mine], rows.log_density, rows.gradient)
+        end, diverged = march(target, start, factor, steps, size, start.energy + DIVERGENT)
+        devices = spread_over(end.log_density)
+        parts.append((rows, *_judged(start, *jax.tree.map(np.asarray, (end, diverged)), heights[mine])))
+    rows, taken, seen = jax.tree.map(lambda *each: np.concatenate(each), *parts)
+    seen |= {"step_size": np.full(len(taken.position), size), "n_steps": np.full(len(taken.position), steps)}
+    rows = rows._replace(position=taken.position, log_density=taken.log_density, gradient=taken.gradient)
+    return state._replace(rows=rows, devices=np.array(devices)), seen
 
 
-def _chunk(target, state, length, steps, sizes):
-    """`length` transitions of a few chains side by side, of `steps[i]` leapfrog steps of `sizes[i]` each.
-
-    `state` holds the `Rows`, and momenta and heights, `(chain, BLOCK, size)` and `(chain, BLOCK)`.
-    """
-    rows, (momenta, heights) = state
-    chains, size = rows.position.shape
-    real = rows.position.dtype
-
-    def slopes(z):
-        def log_density(z, factor):
-            return target.log_density(unwhiten(factor, z))
-
-        return jax.vmap(jax.value_and_grad(log_density))(z, rows.factor)
-
-    def body(i, carry):
-        (z, log_density, gradient), buffers = carry
-        momentum, height = momenta[:, i], heights[:, i]
-        before = _energy(momentum, log_density)
-        end, diverged = _leapfrog(
-            slopes, steps[i], sizes[i], (z, momentum, log_density, gradient), before + DIVERGENT
-        )
-        after = _energy(end[1], end[2])
-        gain = jnp.where(jnp.isfinite(after), before - after, -jnp.inf)
-        taken = height < gain
-        failed = ~jnp.isfinite(end[2]) & ~diverged
-        z, log_density, gradient = (
-            jnp.where(taken.reshape((-1,) + (1,) * (new.ndim - 1)), new, old)
-            for new, old in ((end[0], z), (end[2], log_density), (end[3], gradient))
-        )
-        seen = {
-            "places": z,
-            "lp": log_density,
-            "energy": jnp.where(taken, after, before),
-            "acceptance_rate": jnp.exp(jnp.minimum(gain, 0.0)),
-            "diverging": diverged,
-            "failed": failed,
-            "failed_at": jnp.where(failed[:, None], end[0], 0.0),
-        }
-        buffers = {name: buffers[name].at[:, i].set(x.astype(real)) for name, x in seen.items()}
-        return (z, log_density, gradient), buffers
-
-    wide = ("places", "failed_at")
-    names = ("lp", "energy", "acceptance_rate", "diverging", "failed")
-    buffers = {name: jnp.zeros((chains, BLOCK), real) for name in names}
-    buffers |= {name: jnp.zeros((chains, BLOCK, size), real) for name in wide}
-    start = (
-        jax.vmap(whiten)(rows.inverse, rows.position),
-        rows.log_density,
-        jax.vmap(pull_back)(rows.factor, rows.gradient),
+def _judged(start, end, diverged, heights):
+    """Where chains stand after their trajectories, by the rule of Metropolis, and what is told of the transition."""
+    before, after = start.energy, end.energy
+    with np.errstate(invalid="ignore"):  # nothing can be gained where the density is zero
+        gain = np.where(np.isfinite(after), before - after, -np.inf)
+    failed = ~np.isfinite(end.log_density) & ~diverged
+    taken = heights < gain
+    at = Points(
+        *(np.where(taken.reshape(-1, *(1,) * (x.ndim - 1)), x, y) for x, y in zip(end, start, strict=True))
     )
-    (z, log_density, gradient), buffers = jax.lax.fori_loop(0, length, body, (start, buffers))
-    back = jax.vmap(jax.vmap(unwhiten, in_axes=(None, 0)))
-    places, failed_at = (back(rows.factor, buffers.pop(name)) for name in wide)
-    statistics = {
-        name: buffers[name].astype(bool) if name in ("diverging", "failed") else buffers[name]
-        for name in names
+    return at, {
+        "places": at.position,
+        "lp": at.log_density,
+        "energy": np.where(taken, after, before),
+        "acceptance_rate": np.exp(np.minimum(gain, 0.0)),
+        "diverging": diverged,
+        "failed": failed,
+        "failed_at": np.where(failed[:, None], end.position, 0.0),
     }
-    rows = rows._replace(
-        position=jax.vmap(unwhiten)(rows.factor, z),
-        log_density=log_density,
-        gradient=jax.vmap(push_back)(rows.inverse, gradient),
-    )
-    return rows, (places, statistics | {"failed_at": failed_at})
 
 
 def _noise(state):
-    """Momenta of every chain, and the logarithms of the uniform numbers that decide, from where the block now stands.
+    """Of each transition left of the block the momenta of every chain, and the logarithms of uniform numbers.
 
-    Each chain and block has numbers of its own, whatever else is drawn. They are made here because the generator
-    of JAX would be the larger part of what has to be compiled.
+    Each chain and block has numbers of its own, whatever else is drawn.
     """
-    rows, filled = state.rows, int(state.shared.filled)
+    filled = int(state.shared.filled)
     block = (int(state.shared.iteration) - filled) // BLOCK
-    size = state.places.shape[-1]
-    momenta, heights = np.zeros((len(rows.key), BLOCK, size)), np.zeros((len(rows.key), BLOCK))
-    for chain, seed in enumerate(np.asarray(rows.key)):
+    momenta, heights = [], []
+    for seed in np.asarray(state.rows.key):
         generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(block,)))
-        drawn = generator.standard_normal((BLOCK, size)), -generator.standard_exponential(BLOCK)
-        momenta[chain, : BLOCK - filled], heights[chain, : BLOCK - filled] = (x[filled:] for x in drawn)
-    return momenta, heights
-
-
-def _energy(momentum, log_density):
-    return 0.5 * jnp.sum(momentum**2, axis=1) - log_density
-
-
-def _leapfrog(slopes, steps, size, start, limit):
-    """Where `steps` leapfrog steps lead (position, momentum, log density, gradient), and whether they diverged.
-
-    Where the density is zero its gradient counts as zero: the map stays one that keeps volume and can be reversed.
-    A trajectory whose energy rises above the `limit` flies off, and what fails out there is no fault of the model.
-    """
-
-    def step(_, carry):
-        (z, momentum, _, gradient), diverged = carry
-        momentum = momentum + 0.5 * size * gradient
-        z = z + size * momentum
-        log_density, gradient = slopes(z)
-        momentum = momentum + 0.5 * size * gradient
-        high = jnp.isfinite(log_density) & (_energy(momentum, log_density) > limit)
-        return (z, momentum, log_density, gradient), diverged | high
-
-    return jax.lax.fori_loop(0, steps, step, (start, jnp.zeros(len(limit), bool)))
+        momenta.append(generator.standard_normal((BLOCK, state.places.shape[-1])))
+        heights.append(-generator.standard_exponential(BLOCK))
+    return zip(*(np.stack(x, axis=1)[filled:] for x in (momenta, heights)), strict=True)
 
 
 def _checks(statistics, which, hard):

@@ -25,9 +25,10 @@ from bayeshybrid.inference.gates import scale_networks, scout
 from bayeshybrid.inference.judgement import judge
 from bayeshybrid.inference.method import METHODS, Method, Result
 from bayeshybrid.inference.nuts import NUTS
-from bayeshybrid.inference.search import DENSE_UP_TO, STARTS, at_initial_values, find_basins
+from bayeshybrid.inference.search import STARTS, at_initial_values, find_basins
 from bayeshybrid.inference.shared import SharedHMC
-from bayeshybrid.keys import as_key
+from bayeshybrid.inference.whitening import DENSE_UP_TO
+from bayeshybrid.keys import as_key, children
 from bayeshybrid.posterior import Posterior
 from bayeshybrid.progress import Progress, Silent
 from bayeshybrid.survey import ask, draw_prior
@@ -96,7 +97,7 @@ def infer(
         began = time.monotonic()
         # Seconds of importing, while compilers keep the interpreter waiting.
         threading.Thread(target=import_module, args=("arviz_stats.base",), daemon=True).start()
-        scout_key, search_key, run_key = jax.random.split(as_key(key), 3)
+        scout_key, search_key, run_key = children(as_key(key), 3)
         asked = repr((method, starts, target_ess, time_limit is None))
         hosts.same("the key, the method or its settings", jax.random.key_data(as_key(key)), asked)
         target, scouts, scaled = _read(model, data, scout_key, starts, progress, _on_grids(method))

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 from bayeshybrid.inference.low_rank import LowRank, stretched
 from bayeshybrid.inference.method import Basin
 
+DENSE_UP_TO = 150
 PSEUDO_DRAWS = 5.0
 
 Factor = Float[Array, "d d"] | Float[Array, " d"] | LowRank

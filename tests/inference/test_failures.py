@@ -11,7 +11,8 @@ from arviz_stats.base import array_stats
 
 import bayeshybrid as bh
 from bayeshybrid import configuration
-from bayeshybrid.survey import draw_prior, slopes
+from bayeshybrid.inference.trajectories import slopes
+from bayeshybrid.survey import draw_prior
 from tests.problems import PROBLEMS, exploding_quantiles
 
 LEVELS = np.array([0.05, 0.25, 0.5, 0.75, 0.95])

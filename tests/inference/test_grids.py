@@ -12,8 +12,8 @@ import pytest
 
 import bayeshybrid as bh
 from bayeshybrid.inference.grids import certificate, compare, learn, refine
+from bayeshybrid.inference.trajectories import slopes
 from bayeshybrid.science import ode
-from bayeshybrid.survey import slopes
 from tests.problems import PROBLEMS
 
 TIMES = np.array([1.0, 2.0, 4.0])

@@ -14,8 +14,8 @@ from bayeshybrid import configuration
 from bayeshybrid.diagnostics import effective_sample_size, mean_error, rhat
 from bayeshybrid.inference import tuning
 from bayeshybrid.inference.method import Basin
-from bayeshybrid.inference.shared import _leapfrog
 from bayeshybrid.inference.stopping import Precision
+from bayeshybrid.inference.trajectories import Points, leapfrog
 from tests.benchmarks.rows import read_row
 from tests.problems import PROBLEMS, linear_answer
 
@@ -167,7 +167,7 @@ def test_two_looks_running_are_needed():
 
 def test_a_trajectory_that_flies_off_has_diverged_whatever_fails_out_there():
     """Steps beyond the border of stability grow without bound; a step into what cannot be solved is no such thing."""
-    start = jnp.ones((1, 1)), jnp.ones((1, 1)), -0.5 * jnp.ones(1), -jnp.ones((1, 1))
+    start = Points(jnp.ones((1, 1)), jnp.ones((1, 1)), -0.5 * jnp.ones(1), -jnp.ones((1, 1)))
 
     def quadratic(z):
         return -0.5 * jnp.sum(z**2, axis=1), -z
@@ -177,8 +177,8 @@ def test_a_trajectory_that_flies_off_has_diverged_whatever_fails_out_there():
         return jnp.where(inside, -0.5 * jnp.sum(z**2, axis=1), -jnp.inf), jnp.where(inside[:, None], -z, 0.0)
 
     for slopes, size, wanted in ((quadratic, 3.0, True), (walled, 0.5, False)):
-        end, diverged = _leapfrog(slopes, 1000, size, start, jnp.full(1, 1000.0))
-        assert not np.isfinite(end[2][0])
+        end, diverged = leapfrog(slopes, start, jnp.eye(1), 1000, size, jnp.full(1, 1000.0))
+        assert not np.isfinite(end.log_density[0])
         assert diverged.tolist() == [wanted]
 
 
