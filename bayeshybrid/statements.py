@@ -26,6 +26,7 @@ from bayeshybrid.science.events import entering, flaws
 from bayeshybrid.science.inputs import Doses, Forcing, binding
 from bayeshybrid.science.jumps import undeclared
 from bayeshybrid.science.ode import Solution
+from bayeshybrid.science.pacing import Buckets
 
 SOLUTION = "bayeshybrid.solution"
 """Type of the message by which a statement hands over what it solved."""
@@ -165,7 +166,13 @@ class _System(NamedTuple):
     settings: dict[str, Any]
 
     def solve(self, given, lanes, grid=None):
-        """The solution, on a grid of steps where there is one: for all units, or one row for each."""
+        """The solution, on a grid of steps where there is one: for all units, one row for each, or in buckets."""
+        if isinstance(grid, Buckets):
+            parts = [
+                self.solve(_units_of(given, lanes, units), lanes, ends)
+                for units, ends in zip(grid.units, grid.ends, strict=True)
+            ]
+            return jax.tree.map(lambda *x: jnp.concatenate(x)[grid.order], *parts)
 
         def lane(grid, y0, times, args, start, inputs):
             return ode.solve(
@@ -276,6 +283,15 @@ class _Lazy:
 
 def _mapped(lane, lanes, **options):
     return lane if lanes is None else jax.vmap(lane, in_axes=lanes, **options)
+
+
+def _units_of(given, lanes, units):
+    """What is given to these units only."""
+
+    def rows(axis, part):
+        return part if axis is None else jax.tree.map(lambda x: jnp.take(x, units, axis, mode="clip"), part)
+
+    return jax.tree.map(rows, lanes, given, is_leaf=lambda axis: axis is None)
 
 
 def _forcings(inputs):

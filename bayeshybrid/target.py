@@ -68,7 +68,7 @@ class Target(eqx.Module):
 
     data: dict[str, Any]
     scalings: dict[str, tuple[Any, Any]]
-    grids: dict[str, Array]
+    grids: dict[str, Any]
     model: Callable[..., Any] = eqx.field(static=True)
     layout: Layout = eqx.field(static=True)
     fixed: tuple[tuple[str, Fixed], ...] = eqx.field(static=True)
@@ -308,8 +308,9 @@ class Target(eqx.Module):
     def frozen(self, plans: Mapping[str, Any]) -> Target:
         """The same target with these solves on grids of steps that stand; predictions are adaptive as before.
 
-        - `plans`: solve name to where steps end, `(n + 1,)` for all units or `(units, n + 1)`, with the start, every
-          time of the fit and every jump of an input; see `inference.grids.learn`. The other solves are adaptive.
+        - `plans`: solve name to where steps end, `(n + 1,)` for all units, `(units, n + 1)` or `pacing.Buckets`, with
+          the start, every time of the fit and every jump of an input; see `inference.grids.learn`. The other solves are
+          adaptive.
 
         ```python
         def model(times, y=None):
@@ -321,7 +322,7 @@ class Target(eqx.Module):
         assert abs(frozen.log_density(jnp.zeros(1)) - target.log_density(jnp.zeros(1))) < 1e-3
         ```
         """
-        return self._with(grids={name: jnp.asarray(grid) for name, grid in plans.items()})
+        return self._with(grids=jax.tree.map(jnp.asarray, dict(plans)))
 
     def modelled(self, model: Callable[..., Any]) -> Target:
         """The same target with another model of the same sites."""

@@ -14,6 +14,7 @@ from bayeshybrid.inference.convergence import FEW
 from bayeshybrid.inference.grids import Certificate, certificate, compare, learn, refine, stepped_over
 from bayeshybrid.inference.search import OUT_OF_REACH, Search, at_initial_values
 from bayeshybrid.inference.trajectories import slopes
+from bayeshybrid.science import pacing
 from bayeshybrid.survey import ask, draw_prior
 from bayeshybrid.target import Target
 from bayeshybrid.verdict import Check
@@ -43,9 +44,9 @@ class Frozen(NamedTuple):
     sound: bool = True
 
     @property
-    def steps(self) -> dict[str, int]:
-        """Solve name to the number of its steps."""
-        return {name: int(np.shape(grid)[-1]) - 1 for name, grid in self.target.grids.items()}
+    def steps(self) -> dict[str, list[int]]:
+        """Solve name to the number of its steps, of each bucket of units."""
+        return {name: pacing.steps_of(grid) for name, grid in self.target.grids.items()}
 
 
 def rough(target: Target, points: np.ndarray, heights: np.ndarray) -> Frozen:
@@ -83,7 +84,7 @@ def near_basins(target: Target, lean: Frozen, search: Search, key: Any) -> Froze
         return lean
     basins = search.basins
     generator = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
-    plans, notes = learn(target, _about(basins, generator), least=lean.steps)
+    plans, notes = learn(target, _about(basins, generator), earlier=lean.target.grids)
     ends = {"ends of searches": np.concatenate([b.members for b in (*basins, *search.left_out)])}
     searched = compare(target, lean.target, ends)
     # Where there are others than those, the search stands if it ended well, and draws are made without grids.

@@ -13,7 +13,6 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
 
 from bayeshybrid import configuration
 from bayeshybrid.inference.convergence import FEW, MOVED_LITTLE, MOVED_MUCH
@@ -41,8 +40,8 @@ __all__ = ["Certificate", "Comparison", "certificate", "compare", "learn", "refi
 
 
 def learn(
-    target: Target, points: np.ndarray, stretch: float = 1.0, least: Mapping[str, int] | None = None
-) -> tuple[dict[str, Array], tuple[str, ...]]:
+    target: Target, points: np.ndarray, stretch: float = 1.0, earlier: Mapping[str, Any] | None = None
+) -> tuple[dict[str, Any], tuple[str, ...]]:
     """A grid of steps for each solve for which one can stand.
 
     At each time the grid is as fine as the finest of adaptive solves at the points, at a tolerance of 1e-3 where the
@@ -55,10 +54,11 @@ def learn(
     - `target`: with adaptive solves, as it is built.
     - `points`: `(m, size)`, 16 to 64 draws near the basins.
     - `stretch`: how many times longer than those of the adaptive solves the steps may be.
-    - `least`: solve name to a number of steps that its grid shall have, if fewer would do but not far fewer: so that a
-      program which was compiled for so many serves again.
+    - `earlier`: plans that there were, whose numbers of steps are kept if fewer would do but not far fewer: so that a
+      program which was compiled for them serves again.
 
-    **Returns:** plans for `Target.frozen`, solve name to `(n + 1,)` or `(units, n + 1)`, and a sentence for each
+    **Returns:** plans for `Target.frozen`, solve name to `(n + 1,)`, `(units, n + 1)` or
+      `pacing.Buckets`, and a sentence for each
     solve that has none: its solver is neither an explicit Runge-Kutta method nor an implicit one, or an implicit
       one with more than 16 states; its start, its times or the times of its inputs depend on the unknowns; more than
       half of its points failed; more than 1024 steps would be needed; or the finest grid would have over eight times
@@ -82,15 +82,15 @@ def learn(
     notes = [f"{name}: no frozen grid, {why}" for name, why in obstacles.items() if why]
     plans = {}
     for name, told in (_steps(target, points, able) if able else {}).items():
-        plan = _plan(told, stretch, (least or {}).get(name, 0))
+        plan = _plan(told, stretch, (earlier or {}).get(name))
         if isinstance(plan, str):
             notes.append(f"{name}: no frozen grid, {plan}")
         else:
-            plans[name] = jnp.asarray(plan)
+            plans[name] = jax.tree.map(jnp.asarray, plan)
     return plans, tuple(notes)
 
 
-def refine(plans: Mapping[str, Any]) -> dict[str, Array]:
+def refine(plans: Mapping[str, Any]) -> dict[str, Any]:
     """The same grids with every step halved.
 
     ```python
@@ -98,7 +98,7 @@ def refine(plans: Mapping[str, Any]) -> dict[str, Array]:
     assert refine({"path": np.array([0.0, 1.0, 3.0])})["path"].tolist() == [0.0, 0.5, 1.0, 2.0, 3.0]
     ```
     """
-    return {name: jnp.asarray(pacing.halved(np.asarray(grid))) for name, grid in plans.items()}
+    return {name: jax.tree.map(jnp.asarray, pacing.halved(grid)) for name, grid in plans.items()}
 
 
 class Certificate(NamedTuple):
@@ -305,7 +305,7 @@ def _moments(message):
     return [message["times"], message["start"], inputs]
 
 
-def _plan(told, stretch, least):
+def _plan(told, stretch, earlier):
     """Where steps end, or why there is no grid."""
     if not told.constant:
         return "its start, its times or those of its inputs depend on the unknowns"
@@ -314,14 +314,15 @@ def _plan(told, stretch, least):
         return f"{1 - solved.min():.0%} of the adaptive solves to learn it from failed"
     rows = [(told.ok[:, unit], unit) for unit in range(told.ok.shape[1])]
     paces = [pacing.pace(told.fixed[r].ravel(), told.stops[r].ravel(), told.ends[r]) for r in rows]
-    typical = np.median(np.isfinite(told.ends).sum(axis=-1)[told.ok])
-    union = max(float(each.needed(1.0).sum()) for each in paces)
+    made = np.isfinite(told.ends).sum(axis=-1)
+    typical = np.mean([np.median(made[told.ok[:, unit], unit]) for unit in range(made.shape[1])])
+    union = np.mean(pacing.in_buckets(np.array([each.needed(1.0).sum() for each in paces])))
     if union > ALIKE * typical:
         return (
             f"its solves differ too much: one as fine as the finest of them would have {union:.0f} steps, and an "
             f"adaptive solve makes {typical:.0f}"
         )
-    grids = pacing.place(paces, stretch, MOST_STEPS, least)
+    grids = pacing.place(paces, stretch, MOST_STEPS, earlier)
     if grids is None:
         return f"it would have more than {MOST_STEPS} steps"
     return grids if told.mapped else grids[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -16,7 +16,24 @@ BESIDE_A_STOP = 1e-9
 # A grid of so many times the steps it needs costs more than another program.
 FAR_MORE = 4
 
-__all__ = ["Pace", "halved", "pace", "place"]
+# Units whose solves differ in length are solved in so many groups at most, each of a loop of its own, if that spares
+# half of all steps, and so many that compiling two more loops (some 4 s) comes back in one run of 20,000 gradients.
+MOST_BUCKETS, LEAST_SPARED = 3, 2000
+
+__all__ = ["Buckets", "Pace", "halved", "in_buckets", "pace", "place", "steps_of"]
+
+
+class Buckets(NamedTuple):
+    """Grids of units whose solves differ in length: a short one shall not make as many steps as the longest.
+
+    - `units`: of each bucket the places of its units, `(n,)`.
+    - `ends`: of each bucket where the steps of its units end, `(n, steps + 1)`.
+    - `order`: of each unit its place when the buckets are put one behind the other, `(units,)`.
+    """
+
+    units: Any
+    ends: Any
+    order: Any
 
 
 class Pace(NamedTuple):
@@ -62,19 +79,21 @@ def pace(fixed: np.ndarray, stops: np.ndarray, solves: Sequence[np.ndarray]) -> 
 
 
 def place(
-    paces: Sequence[Pace], stretch: float, most: int, least: int = 0
-) -> Float[np.ndarray, "units ends"] | None:
-    """A grid for each unit, all of one length; `None` where that would be more than `most` steps.
+    paces: Sequence[Pace], stretch: float, most: int, earlier: Any = None
+) -> Float[np.ndarray, "units ends"] | Buckets | None:
+    """A grid for each unit; `None` where one would have more than `most` steps.
 
     Each interval between fixed times has the whole number of steps that it needs. The sum is rounded up to a
-    power of two, so that few programs serve many grids: what is left over goes where steps are longest.
+    power of two, so that few programs serve many grids: what is left over goes where steps are longest. All grids have
+    as many steps as the one that needs most, or, where that spares half of all steps and 2,000 at least, they come in
+    up to three buckets: with as many, a quarter and a sixteenth.
 
     **Arguments:**
 
     - `paces`: of each unit.
     - `stretch`: how many times longer the steps may be.
     - `most`: steps.
-    - `least`: steps to make, if fewer are needed and not under a quarter of them.
+    - `earlier`: a plan whose numbers of steps are kept, if they suffice and are not four times too many.
 
     ```python
     from bayeshybrid.science.pacing import pace, place
@@ -82,19 +101,68 @@ def place(
     assert place([found], 1.0, 100).tolist() == [[0.0, 0.75, 1.5, 2.25, 3.0]] and place([found], 1.0, 2) is None
     ```
     """
-    steps = _rounded_up(max(int(np.ceil(each.needed(stretch)).sum()) for each in paces))
-    steps = least if steps <= least <= FAR_MORE * steps else steps
-    return None if steps > most else np.stack([_placed(each, each.needed(stretch), steps) for each in paces])
+    needed = np.array([_rounded_up(int(np.ceil(each.needed(stretch)).sum())) for each in paces])
+    if needed.max() > most:
+        return None
+    steps, before = in_buckets(needed), _each_of(earlier, len(paces))
+    if before is not None and np.all(needed <= before) and before.sum() <= FAR_MORE * steps.sum():
+        steps = before
+    grids = [_placed(each, each.needed(stretch), count) for each, count in zip(paces, steps, strict=True)]
+    if len(set(steps)) == 1:
+        return np.stack(grids)
+    units = tuple(np.flatnonzero(steps == count) for count in sorted(set(steps)))
+    ends = tuple(np.stack([grids[unit] for unit in bucket]) for bucket in units)
+    return Buckets(units, ends, np.argsort(np.concatenate(units)))
 
 
-def halved(grid: Float[np.ndarray, "*units ends"]) -> Float[np.ndarray, "*units more"]:
-    """The grid with every step cut in two.
+def in_buckets(needed: np.ndarray) -> np.ndarray:
+    """Of each unit the steps of its bucket, from those that it needs.
+
+    ```python
+    from bayeshybrid.science.pacing import in_buckets
+    assert set(in_buckets(np.repeat([3, 100, 512], 10))) == {32, 128, 512}
+    ```
+    """
+    most = needed.max()
+    steps = np.full(len(needed), most)
+    for turn in range(1, MOST_BUCKETS):
+        steps[needed <= most / FAR_MORE**turn] = most // FAR_MORE**turn
+    spared = most * len(needed) - steps.sum()
+    return steps if spared >= max(LEAST_SPARED, steps.sum()) else np.full(len(needed), most)
+
+
+def _each_of(plan, units):
+    """Of each unit the steps that a plan gives it; `None` where there is none for so many."""
+    if plan is None:
+        return None
+    if not isinstance(plan, Buckets):
+        return np.full(units, steps_of(plan)[0])
+    steps = np.repeat(steps_of(plan), [len(bucket) for bucket in plan.units])
+    return steps[np.asarray(plan.order)] if len(plan.order) == units else None
+
+
+def steps_of(plan: Any) -> list[int]:
+    """The numbers of steps of a plan, one for each bucket.
+
+    ```python
+    from bayeshybrid.science.pacing import steps_of
+    assert steps_of(np.linspace(0.0, 1.0, 9)) == [8]
+    ```
+    """
+    return [np.shape(ends)[-1] - 1 for ends in (plan.ends if isinstance(plan, Buckets) else [plan])]
+
+
+def halved(grid: Any) -> Any:
+    """The grid, or each of them, with every step cut in two.
 
     ```python
     from bayeshybrid.science.pacing import halved
     assert halved(np.array([0.0, 1.0, 3.0])).tolist() == [0.0, 0.5, 1.0, 2.0, 3.0]
     ```
     """
+    if isinstance(grid, Buckets):
+        return grid._replace(ends=tuple(map(halved, grid.ends)))
+    grid = np.asarray(grid)
     between = (grid[..., 1:] + grid[..., :-1]) / 2
     pairs = np.stack([grid[..., :-1], between], axis=-1).reshape(*grid.shape[:-1], -1)
     return np.concatenate([pairs, grid[..., -1:]], axis=-1)

@@ -14,6 +14,7 @@ import bayeshybrid as bh
 from bayeshybrid.inference.grids import certificate, compare, learn, refine
 from bayeshybrid.inference.trajectories import slopes
 from bayeshybrid.science import ode
+from bayeshybrid.science.pacing import Buckets, in_buckets, steps_of
 from tests.problems import PROBLEMS
 
 TIMES = np.array([1.0, 2.0, 4.0])
@@ -246,3 +247,46 @@ def test_a_grid_of_other_times_gives_no_density():
     assert frozen.log_density(jnp.zeros(1)) == -np.inf
     told = frozen.explain(jnp.zeros(1))
     assert ode.describe(int(told["reasons"]["path"])).startswith("the frozen step grid does not hold")
+
+
+def oscillators(times, y=None):
+    """Twenty-four units seen eight times each, the last of them 64 times as long as the first."""
+    frequency = numpyro.sample("frequency", dist.LogNormal(1.0, 0.1).expand([24]).to_event(1))
+    path = bh.solve_ode(
+        "path", swing, jnp.array([1.0, 0.0]), times, t0=0.0, args=frequency, in_axes=(None, 0, 0)
+    )
+    bh.observe("y", dist.Normal(path.ys[..., 0], 0.1), obs=y)
+
+
+def test_units_of_different_length_are_solved_in_buckets():
+    """As exactly as with one number of steps for all, and with less than half of them."""
+    times = np.linspace(0.125, 1.0, 8) * np.geomspace(1.0, 64.0, 24)[::-1, None]
+    adaptive = bh.Target(oscillators, {"times": times, "y": np.cos(np.e * times)})
+    near = 1.0 + 0.003 * np.random.default_rng(3).standard_normal((16, 24))
+    plans, notes = learn(adaptive, near)
+    plan = plans["path"]
+    assert not notes
+    assert isinstance(plan, Buckets)
+    made = sum(len(units) * steps for units, steps in zip(plan.units, steps_of(plan), strict=True))
+    assert 2 * made < 24 * max(steps_of(plan))
+    assert sorted(np.concatenate(plan.units).tolist()) == list(range(24))
+    for units, ends in zip(plan.units, plan.ends, strict=True):
+        for unit, own in zip(units, ends, strict=True):
+            assert set(times[unit]) | {0.0} <= set(np.asarray(own))
+    longest = max(steps_of(plan)) + 1
+    ends = [np.pad(own, ((0, 0), (0, longest - own.shape[1])), mode="edge") for own in plan.ends]
+    alike = {"path": np.concatenate(ends)[plan.order]}  # the last time repeated: steps of no length
+    for found, wanted in zip(
+        slopes(adaptive.frozen(plans), near), slopes(adaptive.frozen(alike), near), strict=True
+    ):
+        np.testing.assert_allclose(found, wanted, rtol=1e-10, atol=1e-8)
+    fine = adaptive.frozen(refine(refine(plans)))
+    np.testing.assert_allclose(slopes(fine, near)[0], slopes(adaptive, near)[0], atol=0.05)
+    again, _ = learn(adaptive, near[:4], earlier=plans)
+    assert all(map(np.array_equal, again["path"].units, plan.units))
+    assert steps_of(again["path"]) == steps_of(plan)
+
+
+def test_units_of_about_the_same_length_share_one_number_of_steps():
+    assert set(in_buckets(np.repeat([100, 128], 20))) == {128}
+    assert set(in_buckets(np.array([2, 128]))) == {128}  # little would be spared
