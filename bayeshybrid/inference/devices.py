@@ -6,6 +6,7 @@ a program returns, since an array that lies in part elsewhere cannot be read.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -98,6 +99,7 @@ def over_devices(function: Callable[..., Any], chains: int, alone: bool = False)
     ```
     """
     programs: dict[Any, tuple[Mesh, Callable[..., Any]]] = {}
+    whole = _Whole()
 
     def run(target, state, *rest):
         leaves, tree = jax.tree.flatten((target, state, rest))
@@ -109,9 +111,27 @@ def over_devices(function: Callable[..., Any], chains: int, alone: bool = False)
             return _gathered(program(*_everywhere((target, state, *rest), mesh)), mesh, chains)
         if mesh.size < mesh_of(chains, alone=alone).size:
             state = jax.device_put(state, NamedSharding(mesh, CHAINS))
-        return program(target, state, *rest)
+        return program(whole.on(mesh, target), state, *rest)
 
     return run
+
+
+class _Whole:
+    """The last target as it lies on every device: to lay it there anew at each call takes as long as some gradients."""
+
+    def __init__(self):
+        self.last, self.laid = lambda: None, None
+
+    def on(self, mesh, target):
+        if not hasattr(target, "__weakref__"):
+            return target
+        if self.last() is not target:
+            self.laid = jax.device_put(target, NamedSharding(mesh, EVERYWHERE))
+            self.last = weakref.ref(target, self._forget)
+        return self.laid
+
+    def _forget(self, _):
+        self.laid = None
 
 
 def _compiled(function, chains, alone, target, state, rest):

@@ -16,7 +16,6 @@ import numpy as np
 from bayeshybrid.faults import ModelError
 from bayeshybrid.inference import tuning
 from bayeshybrid.inference.chains import by_basin, dispersed, middle_of, mixture
-from bayeshybrid.inference.devices import spread_over
 from bayeshybrid.inference.method import Basin, Chunk, Claim, Method, Result, Work, register
 from bayeshybrid.inference.trajectories import Points, march
 from bayeshybrid.inference.tuning import BLOCK, Shared
@@ -252,9 +251,8 @@ def _transition(target, state, noise, steps, size):
         mine = np.asarray(state.rows.basin) == basin
         rows = jax.tree.map(lambda x, mine=mine: np.asarray(x)[mine], state.rows)
         start = Points(rows.position, momenta[mine], rows.log_density, rows.gradient)
-        end, diverged = march(target, start, factor, steps, size, start.energy + DIVERGENT)
-        devices = spread_over(end.log_density)
-        parts.append((rows, *_judged(start, *jax.tree.map(np.asarray, (end, diverged)), heights[mine])))
+        end, diverged, devices = march(target, start, factor, steps, size, start.energy + DIVERGENT)
+        parts.append((rows, *_judged(start, end, diverged, heights[mine])))
     rows, taken, seen = jax.tree.map(lambda *each: np.concatenate(each), *parts)
     seen |= {"step_size": np.full(len(taken.position), size), "n_steps": np.full(len(taken.position), steps)}
     rows = rows._replace(position=taken.position, log_density=taken.log_density, gradient=taken.gradient)

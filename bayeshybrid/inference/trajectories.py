@@ -14,12 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayeshybrid.inference import hosts
-from bayeshybrid.inference.devices import over_devices
+from bayeshybrid.inference.devices import over_devices, spread_over
 from bayeshybrid.inference.whitening import DENSE_UP_TO, pull_back, unwhiten
 from bayeshybrid.survey import in_batches
 from bayeshybrid.target import Target
 
-__all__ = ["Points", "leapfrog", "march", "slopes"]
+__all__ = ["Marched", "Points", "leapfrog", "march", "slopes"]
 
 
 class Points(NamedTuple):
@@ -41,6 +41,19 @@ class Points(NamedTuple):
         return 0.5 * (self.momentum**2).sum(axis=1) - self.log_density
 
 
+class Marched(NamedTuple):
+    """Where trajectories end.
+
+    - `points`: the ends.
+    - `diverged`: which of the trajectories flew off, `(n,)`.
+    - `devices`: over how many they were spread.
+    """
+
+    points: Points
+    diverged: np.ndarray
+    devices: int
+
+
 def slopes(target: Target, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Log density and gradient at `points`, `(n, size)`: `(n,)` and `(n, size)`; `-inf` and zero where it fails.
 
@@ -60,14 +73,14 @@ def _at_rest(target, rows):
     at_rest = np.zeros_like(rows)
     start = Points(rows, at_rest, np.zeros(count), at_rest)
     factor = np.zeros((size, size) if size <= DENSE_UP_TO else size)
-    end, _ = march(target, start, factor, 1, 0.0, np.full(count, np.inf), alone=True)
+    end = march(target, start, factor, 1, 0.0, np.full(count, np.inf), alone=True).points
     return end.log_density, end.gradient
 
 
 def march(
     target: Target, start: Points, factor: Any, steps: int, step_size: float, limit: Any, alone: bool = False
-) -> tuple[Points, Any]:
-    """Where so many leapfrog steps lead from each point, and which of the trajectories diverged.
+) -> Marched:
+    """Where so many leapfrog steps lead from each point.
 
     Where the density is zero its gradient counts as zero: the map stays one that keeps volume and can be reversed.
     A trajectory whose energy rises above its `limit` flies off, and what fails out there is no fault of the model.
@@ -85,13 +98,19 @@ def march(
     model = lambda y=None: numpyro.sample("y", dist.Normal(numpyro.sample("x", dist.Normal()), 1.0), obs=y)
     target, rest = bh.Target(model, {"y": np.array(0.0)}), np.zeros((2, 1))
     start = Points(rest, rest + 1.0, np.zeros(2), rest)
-    end, diverged = march(target, start, np.ones((1, 1)), 50, 0.01, np.full(2, 1000.0))
+    end, diverged, _ = march(target, start, np.ones((1, 1)), 50, 0.01, np.full(2, 1000.0))
     assert abs(end.position[0, 0] - np.sin(0.5 * 2**0.5) / 2**0.5) < 1e-4 and not diverged.any()
     ```
     """
-    program = _program(len(start.position), alone and hosts.several())
-    settings = np.asarray(factor), np.asarray(steps), np.asarray(step_size, float)
-    return program(target, (start, limit), *settings)
+    count, size = np.shape(start.position)
+    # In one array each way: to hand one to the devices takes as long as some gradients.
+    rows = np.concatenate(
+        [start.position, start.momentum, start.gradient, np.reshape(limit, (count, 1))], axis=1
+    )
+    common = np.concatenate([[steps, step_size], np.ravel(factor)])
+    ends = _program(count, alone and hosts.several())(target, rows, common)
+    position, momentum, gradient, told = np.split(np.asarray(ends), [size, 2 * size, 3 * size], axis=1)
+    return Marched(Points(position, momentum, told[:, 0], gradient), told[:, 1] > 0, spread_over(ends))
 
 
 @lru_cache(maxsize=32)
@@ -100,13 +119,19 @@ def _program(count, alone):
     return over_devices(_march, count, alone)
 
 
-def _march(target, state, factor, steps, step_size):
-    start, limit = state
+def _march(target, rows, common):
+    size = target.layout.size
+    position, momentum, gradient, limit = jnp.split(rows, [size, 2 * size, 3 * size], axis=1)
+    steps, step_size, factor = common[0].astype(int), common[1], common[2:]
 
     def slopes(position):
         return jax.vmap(jax.value_and_grad(target.log_density))(position)
 
-    return leapfrog(slopes, start, factor, steps, step_size, limit)
+    start = Points(position, momentum, jnp.zeros(len(rows), rows.dtype), gradient)
+    factor = factor.reshape(size, size) if len(factor) == size**2 else factor
+    end, diverged = leapfrog(slopes, start, factor, steps, step_size, limit[:, 0])
+    told = jnp.stack([end.log_density, diverged.astype(rows.dtype)], axis=1)
+    return jnp.concatenate([end.position, end.momentum, end.gradient, told], axis=1)
 
 
 def leapfrog(slopes, start, factor, steps, step_size, limit):
