@@ -15,6 +15,8 @@ SECOND_PHASE = 400
 MEMORY = 20
 ENOUGH_DECREASE = 1e-4
 PATIENCE = 5
+LOOK_BACK = 50
+OUT_OF_SIGHT = 30.0
 
 Slopes = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
@@ -86,8 +88,13 @@ def _lbfgs(down, points, values, gradients):
     changes: list[np.ndarray] = []
     direction = -gradients / np.maximum(np.linalg.norm(gradients, axis=1, keepdims=True), 1.0)
     step, stalled = np.ones(lanes), np.zeros(lanes, int)
-    for _ in range(SECOND_PHASE):
-        active = (stalled < PATIENCE) & np.isfinite(values)
+    earlier, late = values, np.zeros(lanes, bool)
+    for turn in range(SECOND_PHASE):
+        if turn and turn % LOOK_BACK == 0:
+            if stalled[np.argmin(values)] >= PATIENCE:
+                late |= _too_late(values, earlier - values, points.shape[1], SECOND_PHASE - turn)
+            earlier = values
+        active = (stalled < PATIENCE) & np.isfinite(values) & ~late
         if not active.any():
             break
         trial = np.where(active[:, None], points + step[:, None] * direction, points)
@@ -120,6 +127,15 @@ def _lbfgs(down, points, values, gradients):
         stalled = np.where(lost, stalled + 1, stalled)
         step = np.where(lost, 0.1, step)
     return points, values
+
+
+def _too_late(values, gained, size, left):
+    """Lanes so far from the best that at their pace they come near it in none of the turns that are left.
+
+    All lanes wait for the last one, and one or two of them creep along some valley far out until the end.
+    """
+    gap = values - values.min() - OUT_OF_SIGHT - size
+    return gap > gained * left / LOOK_BACK
 
 
 def _two_loops(gradients, moves, changes):

@@ -90,3 +90,19 @@ def test_a_flat_density_ends_at_once_and_an_endless_one_ends():
     assert np.all(np.isfinite(heights))
     assert said[-1] <= FIRST_PHASE + SECOND_PHASE
     assert said == list(range(1, said[-1] + 1))
+
+
+def test_a_lane_that_creeps_far_below_the_others_does_not_keep_them_waiting(generator):
+    """At its pace it would need a hundred times the turns that are left; all others have long arrived."""
+    said = []
+
+    def slopes(x):
+        far = x[:, 0] > 50
+        values = np.where(far, -1000 + 1e-3 * x[:, 0], -0.5 * np.sum(x**2, axis=1))
+        return values, np.where(far[:, None], np.array([1e-3, 0.0]), -x)
+
+    starts = np.concatenate([generator.normal(size=(7, 2)), [[100.0, 0.0]]])
+    ends, heights = climb(slopes, starts, said.append)
+    assert np.allclose(ends[:7], 0.0, atol=1e-4)
+    assert heights[7] < -990
+    assert said[-1] <= FIRST_PHASE + 100 < FIRST_PHASE + SECOND_PHASE
