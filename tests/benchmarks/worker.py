@@ -58,11 +58,15 @@ def main() -> None:
     for name, kind in {"rtol": float, "atol": float, "shared": Path}.items():
         parser.add_argument(f"--{name}", type=kind)
     parser.add_argument("--once", action="store_true", help="no second fit")
+    parser.add_argument(
+        "--closed", action="store_true", help="the closed form in place of the equation (Stan)"
+    )
     given = parser.parse_args()
     began = given.began or time.time()
     names = ("chains", "warmup", "draws", "target", "rtol", "atol", "shared")
     told = {name: getattr(given, name) for name in names if getattr(given, name) is not None}
-    result = run(given.row, given.tool, given.seed, began, Settings(**told), not given.once)
+    settings = Settings(**told, closed=given.closed)
+    result = run(given.row, given.tool, given.seed, began, settings, not given.once)
     given.output.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(given.output / "draws.npz", **result.pop("draws"))
     (given.output / "figures.json").write_text(json.dumps(result, indent=1, default=str))
