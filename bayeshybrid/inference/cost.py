@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -17,8 +17,10 @@ from bayeshybrid.survey import BATCH
 from bayeshybrid.target import Target
 
 # Tracing is left out: it is told for functions within functions, so that a sum would count it many times.
-COMPILING = ("/jax/core/compile/jaxpr_to_mlir_module_duration", "/jax/core/compile/backend_compile_duration")
-GRADIENT = "_march"
+LOWERED, COMPILED = (
+    f"/jax/core/compile/{what}_duration" for what in ("jaxpr_to_mlir_module", "backend_compile")
+)
+GRADIENT, LARGEST = "_march", "_survey"
 REPEATS = 3
 
 __all__ = ["Cost", "expect", "listening"]
@@ -51,8 +53,12 @@ class Cost(NamedTuple):
 
 
 @contextmanager
-def listening() -> Iterator[dict[str, float]]:
+def listening(idle: Callable[[], object] = lambda: None) -> Iterator[dict[str, float]]:
     """Seconds spent in lowering and compiling meanwhile, by the name of the function.
+
+    **Arguments:**
+
+    - `idle`: called when the largest program goes to the compilers, which leave the interpreter idle for seconds.
 
     ```python
     from bayeshybrid.inference.cost import listening
@@ -64,9 +70,11 @@ def listening() -> Iterator[dict[str, float]]:
     spent: dict[str, float] = {}
 
     def heard(event: str, duration_secs: float, **about: str | int) -> None:
-        if event in COMPILING:
+        if event in (LOWERED, COMPILED):
             name = str(about.get("fun_name", "")).removeprefix("jit(").removesuffix(")")
             spent[name] = spent.get(name, 0.0) + duration_secs
+            if event == LOWERED and name == LARGEST:
+                idle()
 
     jax.monitoring.register_event_duration_secs_listener(heard)
     try:

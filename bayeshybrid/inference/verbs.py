@@ -93,10 +93,8 @@ def infer(
         raise ModelError(f"starts={starts}: at least one search must begin somewhere")
     if not target_ess > 0:
         raise ModelError(f"target_ess={target_ess}: write a positive number, such as 1000")
-    with configuration.scope(), listening() as spent:
+    with configuration.scope(), listening(_import_ahead) as spent:
         began = time.monotonic()
-        # Seconds of importing, while compilers keep the interpreter waiting.
-        threading.Thread(target=import_module, args=("arviz_stats.base",), daemon=True).start()
         scout_key, search_key, run_key = children(as_key(key), 3)
         asked = repr((method, starts, target_ess, time_limit is None))
         hosts.same("the key, the method or its settings", jax.random.key_data(as_key(key)), asked)
@@ -142,6 +140,11 @@ def infer(
         ),
         record=_recorded(drawn, seconds),
     )
+
+
+def _import_ahead():
+    """What the stopping rule needs, nearly a second of importing."""
+    threading.Thread(target=import_module, args=("arviz_stats.base",), daemon=True).start()
 
 
 def _recorded(drawn, seconds):
