@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from bayeshybrid.inference import hosts
-from bayeshybrid.inference.convergence import reasons_in_words
+from bayeshybrid.inference.convergence import FEW, reasons_in_words
 from bayeshybrid.inference.method import Basin, Chunk, Method
 from bayeshybrid.inference.stopping import Precision
 from bayeshybrid.progress import Progress
@@ -20,6 +20,7 @@ SECONDS_PER_CHUNK = 1.0
 TARGET_ESS = 1000.0
 FIRST_LENGTH = 5
 MOST_EXPLAINED = 64
+SURELY = 3.0  # standard deviations of a count above what is allowed
 
 __all__ = ["TARGET_ESS", "Run", "drive"]
 
@@ -60,9 +61,9 @@ def drive(
 
     Interrupted, or past the deadline (of `time.monotonic`), what was drawn so far is kept. How the work is cut into
     chunks changes nothing about the draws. A method that does not end by itself is stopped at an effective sample size
-    of `target_ess`; with `give_up` it is also left when it meets a shape that it is not made for. Whether and why a
-    proposal failed is asked of the model as `stated`, where the target solves on grids. Of several processes the
-    first one's clock decides for all, and an interruption of one ends all after the chunk.
+    of `target_ess`; with `give_up` it is also left when it meets a shape that it is not made for, or diverges too
+    often. Whether and why a proposal failed is asked of the model as `stated`, where the target solves on grids. Of
+    several processes the first one's clock decides for all, and an interruption of one ends all after the chunk.
     """
     began = time.monotonic()
     precision = Precision(stated or target, target_ess)
@@ -89,7 +90,7 @@ def drive(
                 if len(chunks) > 1:  # the first turn compiles
                     length = max(1, int(length * min(4.0, SECONDS_PER_CHUNK / max(spent, 1e-3))))
                 progress.update(method.progress(state)[0], _words(chunk))
-                if give_up and method.hardness(state):
+                if give_up and (method.hardness(state) or _diverging(method, state, chunks)):
                     ended = "hard"
                     break
                 if precision.reached(method, state, chunks):
@@ -106,6 +107,16 @@ def drive(
         ended = "interrupted"
     progress.finish(ended if ended != "finished" else "")
     return Run(state, chunks, seen.counts, *seen.places(), ended, time.monotonic() - began)
+
+
+def _diverging(method, state, chunks):
+    """Whether so many of the kept transitions diverged that more draws will not bring their share below the limit."""
+    began = method.sampling_since(state)
+    if began is None or "diverging" not in chunks[0].statistics:
+        return False
+    kept = np.concatenate([chunk.statistics["diverging"] for chunk in chunks], axis=1)[:, began:]
+    allowed = FEW * kept.size
+    return kept.sum() > allowed + SURELY * np.sqrt(allowed)
 
 
 def _words(chunk):

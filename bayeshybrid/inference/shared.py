@@ -123,7 +123,7 @@ class SharedHMC(Method):
         size = target.layout.size
         return State(
             Rows(keys, which, position, log_density, gradient),
-            tuning.first(size),
+            tuning.first(size, self.target_acceptance),
             factor,
             np.array(1),
             np.zeros((len(which), BLOCK, size)),

@@ -19,6 +19,7 @@ QUARTER = 2
 FIRST_LENGTH = 1.0
 LENGTH_JITTER, SIZE_JITTER = 0.2, 0.1
 GOLDEN = (0.6180339887, 0.7548776662)  # irrational steps fill an interval evenly (Kronecker)
+SMALLER = (4.0, 16.0, 64.0)  # steps of the last transition of each block in turn, until draws are kept
 
 METRIC_BLOCKS = 2  # at least so many with another metric each
 DRIFT = 0.3  # of a mean between halves of a block, in standard deviations
@@ -26,7 +27,7 @@ WIDTH = 1.6  # eigenvalues of the covariance of a block, in the metric, between 
 
 NORMAL = NormalDist()
 MOVING = 0.4
-TINY_STEP = 0.15
+TINY_STEP, USUAL = 0.15, 0.8  # in four dimensions a quarter of the usual step size at the usual acceptance
 MOST_STEPS = 512  # the longest trajectory, at a step size that is not yet tiny, takes half as many
 PATIENCE = 150  # transitions in which a step size that is tiny for a while may grow again
 STUCK_ACCEPTANCE, STUCK_SHARE = 0.3, 0.02
@@ -45,6 +46,7 @@ class Shared(NamedTuple):
     - `began`: the transition from which draws are kept, -1 during warm-up.
     - `converged`: whether the adaptation ended because nothing changed any more.
     - `stuck`: share of chains that accept little in the last block of the warm-up.
+    - `shortest`: a step size below this tells of a shape that no linear map makes round.
     """
 
     iteration: Any
@@ -57,10 +59,10 @@ class Shared(NamedTuple):
     began: Any
     converged: Any
     stuck: Any
-    unknowns: Any
+    shortest: Any
 
 
-def first(unknowns: int) -> Shared:
+def first(unknowns: int, target_acceptance: float = USUAL) -> Shared:
     """Before the first transition, of a target with so many unknowns.
 
     ```python
@@ -77,7 +79,7 @@ def first(unknowns: int) -> Shared:
         began=np.array(-1),
         converged=np.array(False),
         stuck=np.array(0.0),
-        unknowns=np.array(unknowns),
+        shortest=np.array(TINY_STEP * unknowns**-0.25 * _times_as_long(USUAL, target_acceptance)),
         **whole,
     )
 
@@ -96,12 +98,14 @@ def trajectory(shared: Shared) -> float:
 def plan(shared: Shared, length: int) -> tuple[np.ndarray, np.ndarray]:
     """Leapfrog steps and their size for the next `length` transitions, each `(BLOCK,)`, the same for all chains.
 
-    Lengths vary by a fifth and sizes by a tenth, so that no period of the posterior is met each time.
+    Lengths vary by a fifth and sizes by a tenth, so that no period of the posterior is met each time. During warm-up
+    the last transition of a block has far smaller steps: a chain that started where the usual ones are never accepted
+    comes away from there.
 
     ```python
     from bayeshybrid.inference import tuning
     steps, sizes = tuning.plan(tuning.first(1), 10)
-    assert np.all(steps >= 1) and np.all(abs(sizes - 1) <= 0.1)
+    assert np.all(steps >= 1) and np.all(abs(sizes[:-1] - 1) <= 0.1) and sizes[-1] < 0.3
     ```
     """
     turns = int(shared.iteration) + np.arange(BLOCK)
@@ -109,6 +113,9 @@ def plan(shared: Shared, length: int) -> tuple[np.ndarray, np.ndarray]:
     sizes = np.exp(float(shared.log_step)) * (1 + SIZE_JITTER * by_size)
     wanted = np.round(trajectory(shared) * (1 + LENGTH_JITTER * by_length) / sizes)
     steps = np.clip(wanted, 1, MOST_STEPS).astype(int)
+    if shared.began < 0:
+        block = int(shared.iteration - shared.filled) // BLOCK
+        sizes = np.where((turns + 1) % BLOCK == 0, sizes / SMALLER[block % len(SMALLER)], sizes)
     kept = np.arange(BLOCK) < length
     return np.where(kept, steps, 0), np.where(kept, sizes, 0.0)
 
@@ -135,6 +142,7 @@ def adapted(
     assert low.log_step < tuning.first(1).log_step
     ```
     """
+    z, acceptance = z[:, :-1], acceptance[:, :-1]  # the last transition had steps of its own
     centred = z - np.stack([z[basin == b].mean(axis=(0, 1)) for b in basin])[:, None]
     made = shared
     if not moving(acceptance, basin):
@@ -203,8 +211,12 @@ def _step_change(acceptance, target):
     algorithm").
     """
     mean = float(np.clip(np.mean(acceptance), 0.01, 0.995))
-    ratio = NORMAL.inv_cdf(0.5 * target) / NORMAL.inv_cdf(0.5 * mean)
-    return float(np.clip(0.5 * np.log(ratio), -0.7, 0.7))
+    return float(np.clip(np.log(_times_as_long(mean, target)), -0.7, 0.7))
+
+
+def _times_as_long(mean, target):
+    """The step size with this target acceptance, in units of that which gave such a mean."""
+    return np.sqrt(NORMAL.inv_cdf(0.5 * target) / NORMAL.inv_cdf(0.5 * mean))
 
 
 def _next_length(shared, centred):
@@ -256,7 +268,7 @@ def hardness(shared: Shared) -> str:
     assert not tuning.hardness(tuning.first(4))
     ```
     """
-    limit = TINY_STEP * float(shared.unknowns) ** -0.25
+    limit = float(shared.shortest)
     step = float(np.exp(shared.log_step))
     warming = shared.began < 0
     if step < limit and not (warming and shared.iteration < PATIENCE):

@@ -35,7 +35,8 @@ from bayeshybrid.survey import ask, draw_prior
 from bayeshybrid.target import Target
 from bayeshybrid.verdict import Check
 
-# For posteriors whose shape shared chains have left: the usual 0.8 diverged there.
+# Of shared chains, each tried where the last one left; and of what follows them, since the usual 0.8 diverged there.
+ACCEPTANCES = (0.8, 0.95, 0.99)
 CAREFUL = 0.95
 
 # Positions are mapped to whitened ones and back, so that even a chain that stands still moves by so much.
@@ -327,7 +328,7 @@ def _drawn(method, target, lean, basins, key, settings):
     if method is not None:
         return drawn(method)
     reasons = [_why_not_shared(target, basins)]
-    for shared in () if reasons[0] else (SharedHMC(), SharedHMC(target_acceptance=CAREFUL)):
+    for shared in () if reasons[0] else (SharedHMC(target_acceptance=each) for each in ACCEPTANCES):
         tried = f", since with {reasons[-1]}" if reasons[-1] else ""
         first = drawn(
             shared, (f"no method was named, so {shared!r} was used{tried}: exact draws",), give_up=True
