@@ -21,12 +21,12 @@ from numpyro.primitives import _PYRO_STACK, apply_stack
 
 from bayeshybrid.faults import ModelError
 from bayeshybrid.networks import recording, replaying
-from bayeshybrid.science import ode
+from bayeshybrid.science import lean, ode
 from bayeshybrid.science.events import entering, flaws
 from bayeshybrid.science.inputs import Doses, Forcing, binding
 from bayeshybrid.science.jumps import undeclared
 from bayeshybrid.science.ode import Solution
-from bayeshybrid.science.pacing import Buckets
+from bayeshybrid.science.pacing import Buckets, Stable
 
 SOLUTION = "bayeshybrid.solution"
 """Type of the message by which a statement hands over what it solved."""
@@ -148,7 +148,9 @@ def solve_ode(
         "inputs": inputs,
         "oddities": _Lazy(lambda: system.oddities(given, lanes)),
         "initial": lambda: system.initial(given, lanes, len(finite.ok) if axes else None),
-        "stepped": lambda most, tolerance: system.stepped(given, lanes, most, tolerance),
+        "stepped": lambda most, tolerance, stable: (system.stable() if stable else system).stepped(
+            given, lanes, most, tolerance
+        ),
         "visited": lambda: system.visited(finite.ys, given, lanes),
     }
     _publish(message)
@@ -167,6 +169,8 @@ class _System(NamedTuple):
 
     def solve(self, given, lanes, grid=None):
         """The solution, on a grid of steps where there is one: for all units, one row for each, or in buckets."""
+        if isinstance(grid, Stable):
+            return self.stable().solve(given, lanes, grid.grid)
         if isinstance(grid, Buckets):
             parts = [
                 self.solve(_units_of(given, lanes, units), lanes, ends)
@@ -189,6 +193,10 @@ class _System(NamedTuple):
 
         own = 0 if grid is not None and jnp.ndim(grid) == 2 else None
         return _mapped(lane, lanes and (own, *lanes))(grid, *given)
+
+    def stable(self):
+        """The same equation with an implicit solver."""
+        return self._replace(settings=self.settings | {"solver": lean.STABLE})
 
     def stepped(self, given, lanes, most, tolerance):
         """Where an adaptive solve of this relative tolerance steps, or of the stated one if finer, in so many steps."""

@@ -62,7 +62,8 @@ def learn(
     solve that has none: its solver is neither an explicit Runge-Kutta method nor an implicit one, or an implicit
       one with more than 16 states; its start, its times or the times of its inputs depend on the unknowns; more than
       half of its points failed; more than 1024 steps would be needed; or the finest grid would have over eight times
-      as many steps as a solve makes by itself.
+      as many steps as a solve makes by itself. In the last two cases an explicit method of up to 16 states gives way to
+      a Rosenbrock method (`pacing.Stable`), whose grid is learned from an implicit solver.
 
     ```python
     from bayeshybrid.inference.grids import learn
@@ -75,19 +76,34 @@ def learn(
     assert 1.0 in plans["path"] and 2.0 in plans["path"] and not notes
     ```
     """
-    target = target.frozen({})
-    points = np.asarray(points)
+    target, points, earlier = target.frozen({}), np.asarray(points), earlier or {}
     obstacles = abstract(_obstacles, target, points[0])
-    able = tuple(name for name, why in obstacles.items() if not why)
-    notes = [f"{name}: no frozen grid, {why}" for name, why in obstacles.items() if why]
-    plans = {}
-    for name, told in (_steps(target, points, able) if able else {}).items():
-        plan = _plan(told, stretch, (earlier or {}).get(name))
-        if isinstance(plan, str):
-            notes.append(f"{name}: no frozen grid, {plan}")
-        else:
-            plans[name] = jax.tree.map(jnp.asarray, plan)
+    found = {name: why for name, (why, _) in obstacles.items() if why}
+    stable = {name for name in obstacles if isinstance(earlier.get(name), pacing.Stable)}
+    able = tuple(name for name in obstacles if name not in found and name not in stable)
+    found |= _plans(target, points, able, stretch, earlier)
+    stable |= {name for name in able if isinstance(found[name], _TooFine) and not obstacles[name][1]}
+    found |= {
+        name: plan if isinstance(plan, str) else pacing.Stable(plan)
+        for name, plan in _plans(target, points, tuple(sorted(stable)), stretch, earlier, stable=True).items()
+    }
+    plans = {
+        name: jax.tree.map(jnp.asarray, plan) for name, plan in found.items() if not isinstance(plan, str)
+    }
+    notes = [f"{name}: no frozen grid, {why}" for name, why in found.items() if isinstance(why, str)]
+    notes += [
+        f"{name}: steps of an explicit method would have to be far shorter for some draws than for most, so draws are "
+        "made by a Rosenbrock method"
+        for name in plans
+        if name in stable
+    ]
     return plans, tuple(notes)
+
+
+def _plans(target, points, names, stretch, earlier, stable=False):
+    """Solve name to its grid, or why there is none."""
+    steps = _steps(target, points, names, stable) if names else {}
+    return {name: _plan(told, stretch, earlier.get(name)) for name, told in steps.items()}
 
 
 def refine(plans: Mapping[str, Any]) -> dict[str, Any]:
@@ -246,13 +262,17 @@ def _accurate(target, points):
 
 
 def _obstacles(target, q):
-    """Solve name to why it cannot step on a grid; of solves without times nothing is learned."""
+    """Solve name to why it cannot step on a grid, and why not by an implicit method in place of an explicit one.
+
+    Of solves without times nothing is learned.
+    """
     found = {}
     for name, message in target.run_at(q).solutions.items():
         if message["times"].size:
             ys, ok = message["value"].ys, message["value"].ok
             states = ys.size // (ok.size * message["times"].shape[-1])
-            found[name] = lean.obstacle(message["settings"]["solver"], states)
+            solver = message["settings"]["solver"]
+            found[name] = lean.obstacle(solver, states), lean.obstacle_to_stability(solver, states)
     return found
 
 
@@ -267,12 +287,16 @@ class _Told(NamedTuple):
     mapped: bool
 
 
-def _steps(target, points, names):
+class _TooFine(str):
+    """Why there is no grid for an explicit method, where one that is stable with any step may have one."""
+
+
+def _steps(target, points, names, stable):
     """Solve name to `_Told`, with points and units as the first axes."""
     parts = []
     for start in range(0, len(points), POINTS_AT_ONCE):
         at = np.minimum(np.arange(start, start + POINTS_AT_ONCE), len(points) - 1)
-        told = jax.tree.map(np.asarray, _stepped(target, points[at], names))
+        told = jax.tree.map(np.asarray, _stepped(target, points[at], names, stable))
         kept = min(POINTS_AT_ONCE, len(points) - start)
         parts.append(jax.tree.map(lambda x, kept=kept: x[:kept], told))
     found = {}
@@ -285,16 +309,18 @@ def _steps(target, points, names):
     return found
 
 
-@partial(jax.jit, static_argnames="names", compiler_options=configuration.compile_options(level=0))
-def _stepped(target, points, names):
-    return jax.vmap(partial(_stepped_at, target, names=names))(points)
+@partial(
+    jax.jit, static_argnames=("names", "stable"), compiler_options=configuration.compile_options(level=0)
+)
+def _stepped(target, points, names, stable):
+    return jax.vmap(partial(_stepped_at, target, names=names, stable=stable))(points)
 
 
-def _stepped_at(target, q, names):
+def _stepped_at(target, q, names, stable):
     # What a single solve is given cannot depend on another one.
     solutions = target.run_at(q, solved=len(target.layout.solves) > 1).solutions
     return {
-        name: (solutions[name]["stepped"](MOST_ADAPTIVE_STEPS, ENOUGH), _moments(solutions[name]))
+        name: (solutions[name]["stepped"](MOST_ADAPTIVE_STEPS, ENOUGH, stable), _moments(solutions[name]))
         for name in names
     }
 
@@ -318,11 +344,11 @@ def _plan(told, stretch, earlier):
     typical = np.mean([np.median(made[told.ok[:, unit], unit]) for unit in range(made.shape[1])])
     union = np.mean(pacing.in_buckets(np.array([each.needed(1.0).sum() for each in paces])))
     if union > ALIKE * typical:
-        return (
+        return _TooFine(
             f"its solves differ too much: one as fine as the finest of them would have {union:.0f} steps, and an "
             f"adaptive solve makes {typical:.0f}"
         )
     grids = pacing.place(paces, stretch, MOST_STEPS, earlier)
     if grids is None:
-        return f"it would have more than {MOST_STEPS} steps"
+        return _TooFine(f"it would have more than {MOST_STEPS} steps")
     return grids if told.mapped else grids[0]

@@ -24,7 +24,10 @@ from bayeshybrid.science.reasons import Reason
 from bayeshybrid.science.rosenbrock import rosenbrock_step
 from bayeshybrid.science.stepping import Problem, before_all_else, impossible
 
-__all__ = ["integrate", "obstacle"]
+# In place of an explicit method whose steps would have to be too short.
+STABLE = diffrax.Kvaerno5()
+
+__all__ = ["STABLE", "integrate", "obstacle", "obstacle_to_stability"]
 
 
 def obstacle(solver: diffrax.AbstractSolver | None, states: int) -> str:
@@ -45,6 +48,19 @@ def obstacle(solver: diffrax.AbstractSolver | None, states: int) -> str:
     if states > MOST_STATES:
         return f"{name} has {states} states to solve for at once, more than {MOST_STATES}"
     return ""
+
+
+def obstacle_to_stability(solver: diffrax.AbstractSolver | None, states: int) -> str:
+    """Why an explicit method cannot give way to one that is stable with any step; empty where it can.
+
+    ```python
+    from bayeshybrid.science import lean
+    assert not lean.obstacle_to_stability(None, 3) and lean.obstacle_to_stability(None, 50)
+    ```
+    """
+    if _tableau(solver) is None:
+        return f"{type(solver).__name__} is not an explicit Runge-Kutta method"
+    return obstacle(STABLE, states)
 
 
 def _tableau(solver: diffrax.AbstractSolver | None) -> diffrax.ButcherTableau | None:

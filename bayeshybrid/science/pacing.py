@@ -20,7 +20,7 @@ FAR_MORE = 4
 # half of all steps, and so many that compiling two more loops (some 4 s) comes back in one run of 20,000 gradients.
 MOST_BUCKETS, LEAST_SPARED = 3, 2000
 
-__all__ = ["Buckets", "Pace", "halved", "in_buckets", "pace", "place", "steps_of"]
+__all__ = ["Buckets", "Pace", "Stable", "halved", "in_buckets", "pace", "place", "steps_of"]
 
 
 class Buckets(NamedTuple):
@@ -34,6 +34,15 @@ class Buckets(NamedTuple):
     units: Any
     ends: Any
     order: Any
+
+
+class Stable(NamedTuple):
+    """A grid for an implicit method in place of the explicit one that was asked for: no step is too long to be stable.
+
+    - `grid`: where steps end, or `Buckets`.
+    """
+
+    grid: Any
 
 
 class Pace(NamedTuple):
@@ -135,6 +144,8 @@ def _each_of(plan, units):
     """Of each unit the steps that a plan gives it; `None` where there is none for so many."""
     if plan is None:
         return None
+    if isinstance(plan, Stable):
+        return _each_of(plan.grid, units)
     if not isinstance(plan, Buckets):
         return np.full(units, steps_of(plan)[0])
     steps = np.repeat(steps_of(plan), [len(bucket) for bucket in plan.units])
@@ -149,6 +160,7 @@ def steps_of(plan: Any) -> list[int]:
     assert steps_of(np.linspace(0.0, 1.0, 9)) == [8]
     ```
     """
+    plan = plan.grid if isinstance(plan, Stable) else plan
     return [np.shape(ends)[-1] - 1 for ends in (plan.ends if isinstance(plan, Buckets) else [plan])]
 
 
@@ -160,6 +172,8 @@ def halved(grid: Any) -> Any:
     assert halved(np.array([0.0, 1.0, 3.0])).tolist() == [0.0, 0.5, 1.0, 2.0, 3.0]
     ```
     """
+    if isinstance(grid, Stable):
+        return Stable(halved(grid.grid))
     if isinstance(grid, Buckets):
         return grid._replace(ends=tuple(map(halved, grid.ends)))
     grid = np.asarray(grid)

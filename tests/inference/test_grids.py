@@ -14,7 +14,7 @@ import bayeshybrid as bh
 from bayeshybrid.inference.grids import certificate, compare, learn, refine
 from bayeshybrid.inference.trajectories import slopes
 from bayeshybrid.science import ode
-from bayeshybrid.science.pacing import Buckets, in_buckets, steps_of
+from bayeshybrid.science.pacing import Buckets, Stable, in_buckets, steps_of
 from tests.problems import PROBLEMS
 
 TIMES = np.array([1.0, 2.0, 4.0])
@@ -290,3 +290,55 @@ def test_units_of_different_length_are_solved_in_buckets():
 def test_units_of_about_the_same_length_share_one_number_of_steps():
     assert set(in_buckets(np.repeat([100, 128], 20))) == {128}
     assert set(in_buckets(np.array([2, 128]))) == {128}  # little would be spared
+
+
+def absorbing(times, y=None):
+    """Absorption that may be so fast that an explicit method has to make tiny steps for the rest of the time."""
+    absorption = numpyro.sample("absorption", dist.LogNormal(0.0, 3.0))
+    clearance = numpyro.sample("clearance", dist.LogNormal(-2.0, 0.5))
+
+    def oral(t, y, k):
+        return jnp.stack([-k[0] * y[0], k[0] * y[0] - k[1] * y[1]])
+
+    start, settings = jnp.array([10.0, 0.0]), {"rtol": 1e-6, "atol": 1e-6}
+    path = bh.solve_ode("path", oral, start, times, t0=0.0, args=(absorption, clearance), **settings)
+    bh.observe("y", dist.Normal(path.ys[:, 1], 0.1), obs=y)
+
+
+def in_blood(times, absorption, clearance):
+    return (
+        10
+        * absorption
+        / (absorption - clearance)
+        * (np.exp(-clearance * times) - np.exp(-absorption * times))
+    )
+
+
+def test_where_explicit_steps_would_be_tiny_for_some_draws_a_stable_method_takes_their_place():
+    """Absorption from 0.05 to 150 per hour over a day, against the closed form."""
+    times = np.array([0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 12.0, 24.0])
+    measured = in_blood(times, 2.0, 0.15)
+    adaptive = bh.Target(absorbing, {"times": times, "y": measured})
+    wide = np.stack([np.linspace(-3.0, 5.0, 24), np.linspace(-2.5, -1.5, 24)], axis=1)
+    plans, notes = learn(adaptive, wide)
+    assert isinstance(plans["path"], Stable)
+    assert steps_of(plans["path"])[0] <= 64
+    assert "draws are made by a Rosenbrock method" in notes[0]
+
+    frozen = adaptive.frozen(refine(plans))
+    values, gradients = slopes(frozen, wide)
+    assert steps_of(frozen.grids["path"]) == [2 * steps_of(plans["path"])[0]]
+    expected = np.stack([in_blood(times, *np.exp(q)) for q in wide])
+    residual = np.sum(((measured - expected) / 0.1) ** 2, axis=1)
+    prior = (wide[:, 0] / 3.0) ** 2 + ((wide[:, 1] + 2.0) / 0.5) ** 2
+    offset = values + 0.5 * (residual + prior)
+    assert np.ptp(offset) < 2e-3 * residual.max()
+    theirs = slopes(adaptive, wide)[1]
+    np.testing.assert_allclose(gradients, theirs, atol=2e-3 * np.abs(theirs).max())
+
+    near = np.log([2.0, 0.15]) + 0.02 * np.random.default_rng(5).standard_normal((200, 2))
+    assert certificate(adaptive, adaptive.frozen(plans), near).verdict == "pass"
+    again, _ = learn(adaptive, near[:16], earlier=plans)
+    assert isinstance(again["path"], Stable)  # so that no program is compiled anew
+    narrow, _ = learn(adaptive, near[:16])
+    assert not isinstance(narrow["path"], Stable)
