@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.reference --row sir --minutes 30
 
-Both solve at a relative tolerance of 1e-8, or in closed form where the row has one. Stan runs up to ten chains of
+Both solve at a relative tolerance of 1e-8, or by the program that the row has for this. Stan runs up to ten chains of
 10,000, or what its share of the minutes gives at the rate of a short run; the second sampler likewise. The result is
 stored as `tests/benchmarks/references/<row>.json`, only if the two agree by the rules of `agreement.py`, their R-hat
 is at most 1.01, and, where figures of the row have been published, those agree too. Otherwise nothing is stored, and
@@ -36,8 +36,8 @@ def long_run(row: Row, tool: str, seconds: float, folder: Path) -> tuple[Seen, d
     """As long a run as fits into the seconds, and how it was made."""
     rtol, atol = tight(row)
     settings = {"row": row.name, "tool": tool, "rtol": rtol, "atol": atol, "warmup": WARMUP}
-    if row.closed is not None and tool in ("stan", "stan_dense"):
-        settings["closed"] = True
+    if row.reference is not None and tool in ("stan", "stan_dense"):
+        settings["reference"] = True
     settings["shared"] = folder.parent / "shared"
     if tool == "stan_dense":
         from tests.benchmarks.stan_dense import dense_service
@@ -56,7 +56,7 @@ def long_run(row: Row, tool: str, seconds: float, folder: Path) -> tuple[Seen, d
     told = json.loads((folder / "long" / "figures.json").read_text())
     made = {"tool": tool, "versions": told["versions"], "chains": chains, "draws": draws, "warmup": WARMUP}
     made |= {
-        "closed": settings.get("closed", False),
+        "program": "reference" if "reference" in settings else "compared",
         "rtol": rtol,
         "atol": atol,
         "seconds": seen.seconds,

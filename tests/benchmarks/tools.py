@@ -24,7 +24,7 @@ class Settings:
     """How a tool shall run: the usual four chains of 1000 + 1000, unless the tool stops by itself.
 
     `target` is the effective sample size at which ours stops. `shared` is a folder for what is made once an
-    installation. Tolerances are the row's where none are given; `closed` takes the equation's closed form instead.
+    installation. Tolerances are the row's where none are given; `reference` takes the row's program for its reference.
     """
 
     chains: int = 4
@@ -33,7 +33,7 @@ class Settings:
     target: int | None = None
     rtol: float | None = None
     atol: float | None = None
-    closed: bool = False
+    reference: bool = False
     shared: Path = Path()
 
     def tolerances(self, row: Row) -> tuple[float, float]:
@@ -220,7 +220,7 @@ class Stan(Tool):
         import stan
 
         self.build = stan.build
-        self.program = row.closed if settings.closed else row.stan
+        self.program = row.reference if settings.reference else row.stan
         self.data = row.stan_input(*settings.tolerances(row))
 
     def fit(self, seed):

@@ -59,13 +59,13 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=kind)
     parser.add_argument("--once", action="store_true", help="no second fit")
     parser.add_argument(
-        "--closed", action="store_true", help="the closed form in place of the equation (Stan)"
+        "--reference", action="store_true", help="the program that makes the reference (Stan)"
     )
     given = parser.parse_args()
     began = given.began or time.time()
     names = ("chains", "warmup", "draws", "target", "rtol", "atol", "shared")
     told = {name: getattr(given, name) for name in names if getattr(given, name) is not None}
-    settings = Settings(**told, closed=given.closed)
+    settings = Settings(**told, reference=given.reference)
     result = run(given.row, given.tool, given.seed, began, settings, not given.once)
     given.output.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(given.output / "draws.npz", **result.pop("draws"))

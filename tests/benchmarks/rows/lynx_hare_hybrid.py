@@ -167,6 +167,14 @@ model {
 """
 
 
+# Gradients backwards in time: forward sensitivities of thirty unknowns would be 60 equations more.
+ADJOINT = STAN.replace(
+    "ode_rk45_tol(field, log(start), 0.0, times, rtol, atol, 100000, [",
+    """ode_adjoint_tol_ctl(field, log(start), 0.0, times, rtol, rep_vector(atol, 2), rtol, rep_vector(atol, 2),
+                          rtol, atol, 100000, 200, 1, 1, 1, [""",
+)
+
+
 def stan_data():
     times, pelts = read_pelts()
     data = {"times": (times[1:] - times[0]).tolist(), "first": pelts[0].tolist(), "pelts": pelts[1:].tolist()}
@@ -181,6 +189,7 @@ ROW = Row(
     ours=ours,
     by_hand=by_hand,
     stan=STAN,
+    reference=ADJOINT,
     stan_data=stan_data,
     renamed={
         f"missing/layers[{layer}].{part}": f"{name}_{part}"

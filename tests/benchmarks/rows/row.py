@@ -18,7 +18,8 @@ class Row:
     - `ours`: makes the model and the data for `bayeshybrid.infer`.
     - `by_hand`: makes the numpyro model with diffrax in it, a function without arguments, from `rtol` and `atol`.
     - `stan`, `stan_data`: the program, and its data without tolerances.
-    - `closed`: the Stan program with its equation solved in closed form, where that is known: for the reference.
+    - `reference`: the Stan program that makes the reference, where it solves the equation more exactly (in closed form)
+      or sooner (by the adjoint method) than that which is compared.
     - `rtol`, `atol`: tolerances that every tool uses; `atol` has the unit of the states.
     - `heavy`: unknowns with heavy tails, compared by the quantiles of their logarithm (of their size, where they
       have a sign).
@@ -50,7 +51,7 @@ class Row:
     pymc: Callable[[], Any] | None = None
     published: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     kernel: str | None = None
-    closed: str | None = None
+    reference: str | None = None
 
     @property
     def has_equation(self) -> bool:
