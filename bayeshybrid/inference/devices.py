@@ -120,14 +120,14 @@ class _Whole:
     """The last target as it lies on every device: to lay it there anew at each call takes as long as some gradients."""
 
     def __init__(self):
-        self.last, self.laid = lambda: None, None
+        self.last, self.mesh, self.laid = lambda: None, None, None
 
     def on(self, mesh, target):
         if not hasattr(target, "__weakref__"):
             return target
-        if self.last() is not target:
+        if self.last() is not target or self.mesh is not mesh:
+            self.last, self.mesh = weakref.ref(target, self._forget), mesh
             self.laid = jax.device_put(target, NamedSharding(mesh, EVERYWHERE))
-            self.last = weakref.ref(target, self._forget)
         return self.laid
 
     def _forget(self, _):

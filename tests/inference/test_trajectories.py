@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,8 +12,7 @@ import pytest
 import bayeshybrid as bh
 from bayeshybrid import configuration
 from bayeshybrid.inference.trajectories import Points, march, slopes
-
-ROOT = Path(__file__).parents[2]
+from tests.loops import counted_loops
 
 
 def decay(times, y=None):
@@ -112,23 +106,11 @@ with configuration.scope():
     target = target.frozen({"path": np.linspace(1900.0, 1920.0, 61)})
     program = jax.jit(_march, compiler_options=configuration.compile_options())
     text = program.lower(target, np.zeros((16, 25)), np.zeros(66)).compile().as_text()
-print(text.count(" while("), text.count("xla_cpu_small_call"))
 """
 
 
 def test_the_loops_of_a_trajectory_are_compiled_whole():
     """The solve forwards and backwards, within the loop over the steps; with our options switched off neither is."""
 
-    def counted(**more):
-        ours = ("XLA_FLAGS", "BAYESHYBRID_CONFIGURE", "JAX_NUM_CPU_DEVICES")
-        kept = {name: value for name, value in os.environ.items() if name not in ours}
-        done = subprocess.run(
-            [sys.executable, "-c", COUNT],
-            env=kept | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"} | more,
-            capture_output=True, text=True, timeout=120, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        return done.stdout.split()
-
-    assert counted() == ["3", "2"]
-    assert counted(BAYESHYBRID_CONFIGURE="0") == ["3", "0"]
+    assert counted_loops(COUNT) == ["3", "2"]
+    assert counted_loops(COUNT, BAYESHYBRID_CONFIGURE="0") == ["3", "0"]

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import diffrax
 import jax
 import jax.numpy as jnp
@@ -17,8 +12,8 @@ import bayeshybrid as bh
 from bayeshybrid.faults import ModelError
 from bayeshybrid.science import ode
 from bayeshybrid.science.ode import Reason
+from tests.loops import counted_loops
 
-ROOT = Path(__file__).parents[2]
 TIGHT = {"rtol": 1e-11, "atol": 1e-11}
 
 
@@ -260,7 +255,6 @@ def stiff(rates):
 total = {{"total": total, "stiff": stiff}}["{which}"]
 program = jax.jit(jax.vmap(jax.value_and_grad(total)), compiler_options=configuration.compile_options())
 text = program.lower(np.ones((16, 4), np.float32)).compile().as_text()
-print(text.count(" while("), text.count("xla_cpu_small_call"))
 """
 
 
@@ -268,15 +262,7 @@ def test_the_loop_and_its_derivative_are_compiled_whole():
     """Forward and backward: all loops folded; with our options switched off neither is."""
 
     def counted(which="total", **more):
-        ours = ("XLA_FLAGS", "BAYESHYBRID_CONFIGURE", "JAX_NUM_CPU_DEVICES")
-        kept = {name: value for name, value in os.environ.items() if name not in ours}
-        done = subprocess.run(
-            [sys.executable, "-c", COUNT.format(which=which)],
-            env=kept | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"} | more,
-            capture_output=True, text=True, timeout=120, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        return done.stdout.split()
+        return counted_loops(COUNT.format(which=which), **more)
 
     assert counted() == ["2", "2"]
     assert counted("stiff") == ["4", "4"]  # the inverses of both passes are loops of their own
