@@ -50,7 +50,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--network", action="store_true", help="let a network change absorption over time")
     add("--key", type=int, default=0, help="seed of everything random (0)")
-    add("--draws", type=int, default=500, help="draws kept of each of four chains of NUTS (500)")
+    add("--draws", type=int, default=1000, help="draws kept of each of four chains of NUTS (1000)")
     add("--warmup", type=int, default=500, help="transitions before those (500)")
     add("--output", type=Path, default=Path("theophylline_output"), help="folder to write to")
     return parser.parse_args(arguments)
