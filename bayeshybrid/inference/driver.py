@@ -10,8 +10,11 @@ import numpy as np
 
 from bayeshybrid.inference import hosts
 from bayeshybrid.inference.convergence import FEW, reasons_in_words
+from bayeshybrid.inference.grids import APART
 from bayeshybrid.inference.method import Basin, Chunk, Method
+from bayeshybrid.inference.search import OUT_OF_REACH
 from bayeshybrid.inference.stopping import Precision
+from bayeshybrid.inference.trajectories import slopes
 from bayeshybrid.progress import Progress
 from bayeshybrid.survey import ask
 from bayeshybrid.target import Target
@@ -21,8 +24,9 @@ TARGET_ESS = 1000.0
 FIRST_LENGTH = 5
 MOST_EXPLAINED = 64
 SURELY = 3.0  # standard deviations of a count above what is allowed
+MISLED = "misled by its grids"
 
-__all__ = ["TARGET_ESS", "Run", "drive"]
+__all__ = ["MISLED", "TARGET_ESS", "Run", "drive"]
 
 
 @dataclass(frozen=True)
@@ -31,8 +35,9 @@ class Run:
 
     - `state`: the last state; `chunks`: everything drawn.
     - `failures`: failed transitions by reason in words, exact in number; `failed_at`: where, unconstrained.
-    - `missed_at`: where transitions failed on frozen grids alone, and `missed_in`: in which transition.
-    - `ended`: `"finished"`, `"interrupted"`, `"out of time"`, or `"hard"` where it was given up for its shape.
+    - `missed_at`: where transitions failed or flew off on frozen grids alone, and `missed_in`: in which transition.
+    - `ended`: `"finished"`, `"interrupted"`, `"out of time"`, `"hard"` where it was given up for its shape, or `MISLED`
+      where it was for the share of those.
     - `seconds`: wall time, compiling included.
     """
 
@@ -62,8 +67,9 @@ def drive(
     Interrupted, or past the deadline (of `time.monotonic`), what was drawn so far is kept. How the work is cut into
     chunks changes nothing about the draws. A method that does not end by itself is stopped at an effective sample size
     of `target_ess`; with `give_up` it is also left when it meets a shape that it is not made for, or diverges too
-    often. Whether and why a proposal failed is asked of the model as `stated`, where the target solves on grids. Of
-    several processes the first one's clock decides for all, and an interruption of one ends all after the chunk.
+    often. Whether and why a proposal failed is asked of the model as `stated`, where the target solves on grids; it ends
+    once these refuse more than a few that would count. Of several processes the first one's clock decides for all, and
+    an interruption of one ends all after the chunk.
     """
     began = time.monotonic()
     precision = Precision(stated or target, target_ess)
@@ -90,6 +96,9 @@ def drive(
                 if len(chunks) > 1:  # the first turn compiles
                     length = max(1, int(length * min(4.0, SECONDS_PER_CHUNK / max(spent, 1e-3))))
                 progress.update(method.progress(state)[0], _words(chunk))
+                if _misled(method, state, chunks, seen):
+                    ended = MISLED
+                    break
                 if give_up and (method.hardness(state) or _diverging(method, state, chunks)):
                     ended = "hard"
                     break
@@ -115,8 +124,22 @@ def _diverging(method, state, chunks):
     if began is None or "diverging" not in chunks[0].statistics:
         return False
     kept = np.concatenate([chunk.statistics["diverging"] for chunk in chunks], axis=1)[:, began:]
-    allowed = FEW * kept.size
-    return kept.sum() > allowed + SURELY * np.sqrt(allowed)
+    return _surely_more_than_few(kept.sum(), kept.size)
+
+
+def _misled(method, state, chunks, seen):
+    """Whether more draws will not bring the share of kept transitions that grids alone refuse below the limit."""
+    began = method.sampling_since(state)
+    if began is None:
+        return False
+    made = sum(chunk.draws.shape[1] for chunk in chunks) - began
+    count = sum(transition >= began for transition in seen.within_reach)
+    return _surely_more_than_few(count, made * len(chunks[0].draws))
+
+
+def _surely_more_than_few(count, tried):
+    allowed = FEW * tried
+    return count > allowed + SURELY * np.sqrt(allowed)
 
 
 def _words(chunk):
@@ -129,33 +152,50 @@ def _words(chunk):
 
 
 class _Failures:
-    """Failed ends of trajectories: how many of each reason, where, and which of them failed on grids alone."""
+    """Failed ends of trajectories: how many of each reason, where, and which failed or flew off on grids alone.
+
+    Of the latter `within_reach` tells in which transitions the model as stated might have accepted the proposal.
+    """
 
     def __init__(self, target: Target, stated: Target | None):
-        self.stated, self.on_grids = stated or target, stated is not None
+        self.target, self.stated, self.on_grids = target, stated or target, stated is not None
         self.counts: dict[str, int] = {}
         self.failed = [np.zeros((0, target.layout.size))]
         self.missed = [(np.zeros((0, target.layout.size)), np.zeros(0, int))]
+        self.within_reach: list[int] = []
 
     def count(self, chunk: Chunk, made: int) -> None:
         """Ask why the ends in a chunk failed, after so many transitions, and drop them from it.
 
-        Those that the model as stated solves did not fail: they are proposals that were refused.
+        Those that the model as stated solves did not fail, and where its density is another nothing flew off: they are
+        proposals that were refused.
         """
         places = chunk.statistics.pop("failed_at", None)
         if places is None:
             return
-        badly = np.array(chunk.statistics["failed"], bool)
-        where, at = places[badly], np.nonzero(badly)
-        if not len(where):
-            return
         if self.on_grids:
-            missed = np.isfinite(ask(self.stated, where, ["log_density"])["log_density"])
-            self.missed.append((where[missed], made + at[1][missed]))
-            badly[tuple(axis[missed] for axis in at)] = False
-            chunk.statistics["failed"], where = badly, where[~missed]
+            for kind in ("failed", "diverging"):
+                self._forgive(chunk, kind, places, made)
+        where = places[np.asarray(chunk.statistics["failed"], bool)]
         self.failed.append(where)
         self._explain(where)
+
+    def _forgive(self, chunk, kind, places, made):
+        """Leave with a chunk those of a kind of refused proposals that are no fault of the grids."""
+        refused = np.array(chunk.statistics.get(kind, False), bool)
+        if not refused.any():
+            return
+        at = np.nonzero(refused)
+        stated = ask(self.stated, places[at], ["log_density"])["log_density"]
+        near = stated > np.asarray(chunk.statistics["lp"])[at] - OUT_OF_REACH
+        if kind == "failed":
+            missed = np.isfinite(stated)
+        else:
+            missed = near & ~(np.abs(stated - slopes(self.target, places[at])[0]) <= APART)
+        refused[tuple(axis[missed] for axis in at)] = False
+        chunk.statistics[kind] = refused
+        self.missed.append((places[at][missed], made + at[1][missed]))
+        self.within_reach += (made + at[1][missed & near]).tolist()
 
     def _explain(self, where):
         """The reasons at some of the places, in proportion to all."""
@@ -169,6 +209,6 @@ class _Failures:
                 self.counts[reason] = self.counts.get(reason, 0) + round(count * len(where) / len(asked))
 
     def places(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Where transitions failed, where they did on grids alone, and in which transition."""
+        """Where transitions failed, where they did or flew off on grids alone, and in which transition."""
         missed_at, missed_in = zip(*self.missed, strict=True)
         return np.concatenate(self.failed), np.concatenate(missed_at), np.concatenate(missed_in)

@@ -28,7 +28,7 @@ MOST_FAILED = 64
 REFINEMENTS = 2
 ROUGHER = 2.0  # steps of a search, which has to come near the basins only
 
-__all__ = ["Frozen", "certify", "finer", "near_basins", "rough"]
+__all__ = ["Frozen", "certify", "finer", "near_basins", "rough", "steadier"]
 
 
 class Frozen(NamedTuple):
@@ -128,8 +128,8 @@ def certify(
 
     - `draws`: `(chain, draw, size)`, of which a thousand are weighed.
     - `log_density`: of all of them by adaptive solves, in their order.
-    - `missed_at`: proposals that failed on the grid alone while draws were kept; `tried`: how many proposals there were
-      then.
+    - `missed_at`: proposals that failed or flew off on the grid alone while draws were kept; `tried`: how many
+      proposals there were then.
     """
     flat = draws.reshape(-1, draws.shape[-1])
     some = flat[np.linspace(0, len(flat) - 1, min(CERTIFIED, len(flat))).astype(int)]
@@ -157,3 +157,20 @@ def certify(
 def finer(target: Target, lean: Frozen) -> Frozen:
     """The same grids with all steps halved."""
     return lean._replace(target=target.frozen(refine(lean.target.grids)))
+
+
+def steadier(target: Target, lean: Frozen, draws: np.ndarray) -> Frozen:
+    """Grids on which nothing flies off that the model holds, learned from draws `(chain, draw, size)`.
+
+    Where explicit steps are too long to be stable somewhere, a method that is stable with any step takes their place; if
+    there is none that can, steps are halved.
+    """
+    flat = draws.reshape(-1, draws.shape[-1])
+    plans, notes = learn(target, flat[np.linspace(0, len(flat) - 1, POINTS).astype(int)], steadier=True)
+    gained = any(
+        isinstance(plan, pacing.Stable) and not isinstance(lean.target.grids[name], pacing.Stable)
+        for name, plan in plans.items()
+    )
+    if not gained or set(plans) != set(lean.target.grids):
+        return finer(target, lean)
+    return lean._replace(target=target.frozen(plans), notes=(*lean.notes, *notes))

@@ -40,7 +40,11 @@ __all__ = ["Certificate", "Comparison", "certificate", "compare", "learn", "refi
 
 
 def learn(
-    target: Target, points: np.ndarray, stretch: float = 1.0, earlier: Mapping[str, Any] | None = None
+    target: Target,
+    points: np.ndarray,
+    stretch: float = 1.0,
+    earlier: Mapping[str, Any] | None = None,
+    steadier: bool = False,
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """A grid of steps for each solve for which one can stand.
 
@@ -56,6 +60,7 @@ def learn(
     - `stretch`: how many times longer than those of the adaptive solves the steps may be.
     - `earlier`: plans that there were, whose numbers of steps are kept if fewer would do but not far fewer: so that a
       program which was compiled for them serves again.
+    - `steadier`: whether a Rosenbrock method shall replace explicit ones wherever it can.
 
     **Returns:** plans for `Target.frozen`, solve name to `(n + 1,)`, `(units, n + 1)` or
       `pacing.Buckets`, and a sentence for each
@@ -79,7 +84,11 @@ def learn(
     target, points, earlier = target.frozen({}), np.asarray(points), earlier or {}
     obstacles = abstract(_obstacles, target, points[0])
     found = {name: why for name, (why, _) in obstacles.items() if why}
-    stable = {name for name in obstacles if isinstance(earlier.get(name), pacing.Stable)}
+    stable = {
+        name
+        for name, (_, unable) in obstacles.items()
+        if isinstance(earlier.get(name), pacing.Stable) or (steadier and not unable)
+    }
     able = tuple(name for name in obstacles if name not in found and name not in stable)
     found |= _plans(target, points, able, stretch, earlier)
     stable |= {name for name in able if isinstance(found[name], _TooFine) and not obstacles[name][1]}

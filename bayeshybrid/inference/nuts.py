@@ -312,8 +312,11 @@ def _transition(target_acceptance, max_doublings, target, warmup, state):
 def _statistics(end, info, log_step, factor):
     """What is kept of a transition; the ends of the trajectory tell a failed solve from a divergence."""
     left, right = info.trajectory_leftmost_state, info.trajectory_rightmost_state
-    failed_left = ~jnp.isfinite(left.logdensity)
-    failed = failed_left | ~jnp.isfinite(right.logdensity)
+    left_energy, right_energy = (
+        jnp.where(jnp.isfinite(end.logdensity), 0.5 * (end.momentum**2).sum() - end.logdensity, jnp.inf)
+        for end in (left, right)
+    )
+    failed = jnp.isinf(left_energy) | jnp.isinf(right_energy)
     return {
         "lp": end.logdensity,
         "energy": info.energy,
@@ -324,7 +327,7 @@ def _statistics(end, info, log_step, factor):
         "turning": info.is_turning,
         "diverging": info.is_divergent & ~failed,
         "failed": info.is_divergent & failed,
-        "failed_at": unwhiten(factor, jnp.where(failed_left, left.position, right.position)),
+        "failed_at": unwhiten(factor, jnp.where(left_energy > right_energy, left.position, right.position)),
     }
 
 

@@ -251,18 +251,19 @@ def _transition(target, state, noise, steps, size):
         mine = np.asarray(state.rows.basin) == basin
         rows = jax.tree.map(lambda x, mine=mine: np.asarray(x)[mine], state.rows)
         start = Points(rows.position, momenta[mine], rows.log_density, rows.gradient)
-        end, diverged, devices = march(target, start, factor, steps, size, start.energy + DIVERGENT)
-        parts.append((rows, *_judged(start, end, diverged, heights[mine])))
+        end = march(target, start, factor, steps, size, start.energy + DIVERGENT)
+        parts.append((rows, *_judged(start, end, heights[mine])))
     rows, taken, seen = jax.tree.map(lambda *each: np.concatenate(each), *parts)
     seen |= {"step_size": np.full(len(taken.position), size), "n_steps": np.full(len(taken.position), steps)}
     rows = rows._replace(position=taken.position, log_density=taken.log_density, gradient=taken.gradient)
-    return state._replace(rows=rows, devices=np.array(devices)), seen
+    return state._replace(rows=rows, devices=np.array(end.devices)), seen
 
 
-def _judged(start, end, diverged, heights):
+def _judged(start, marched, heights):
     """Where chains stand after their trajectories, by the rule of Metropolis, and what is told of the transition."""
-    before, after = start.energy, end.energy
-    with np.errstate(invalid="ignore"):  # nothing can be gained where the density is zero
+    end, diverged = marched.points, marched.diverged
+    with np.errstate(invalid="ignore", over="ignore"):  # nothing can be gained where the density is zero
+        before, after = start.energy, end.energy
         gain = np.where(np.isfinite(after), before - after, -np.inf)
     failed = ~np.isfinite(end.log_density) & ~diverged
     taken = heights < gain
@@ -276,7 +277,7 @@ def _judged(start, end, diverged, heights):
         "acceptance_rate": np.exp(np.minimum(gain, 0.0)),
         "diverging": diverged,
         "failed": failed,
-        "failed_at": np.where(failed[:, None], end.position, 0.0),
+        "failed_at": np.where(diverged[:, None], marched.beyond, end.position),
     }
 
 

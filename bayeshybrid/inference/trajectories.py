@@ -45,12 +45,13 @@ class Marched(NamedTuple):
     """Where trajectories end.
 
     - `points`: the ends.
-    - `diverged`: which of the trajectories flew off, `(n,)`.
+    - `diverged`: which of the trajectories flew off, `(n,)`; `beyond`: where they first were when they had, `(n, size)`.
     - `devices`: over how many they were spread.
     """
 
     points: Points
     diverged: np.ndarray
+    beyond: np.ndarray
     devices: int
 
 
@@ -98,8 +99,8 @@ def march(
     model = lambda y=None: numpyro.sample("y", dist.Normal(numpyro.sample("x", dist.Normal()), 1.0), obs=y)
     target, rest = bh.Target(model, {"y": np.array(0.0)}), np.zeros((2, 1))
     start = Points(rest, rest + 1.0, np.zeros(2), rest)
-    end, diverged, _ = march(target, start, np.ones((1, 1)), 50, 0.01, np.full(2, 1000.0))
-    assert abs(end.position[0, 0] - np.sin(0.5 * 2**0.5) / 2**0.5) < 1e-4 and not diverged.any()
+    end = march(target, start, np.ones((1, 1)), 50, 0.01, np.full(2, 1000.0))
+    assert abs(end.points.position[0, 0] - np.sin(0.5 * 2**0.5) / 2**0.5) < 1e-4 and not end.diverged.any()
     ```
     """
     count, size = np.shape(start.position)
@@ -109,8 +110,9 @@ def march(
     )
     common = np.concatenate([[steps, step_size], np.ravel(factor)])
     ends = _program(count, alone and hosts.several())(target, rows, common)
-    position, momentum, gradient, told = np.split(np.asarray(ends), [size, 2 * size, 3 * size], axis=1)
-    return Marched(Points(position, momentum, told[:, 0], gradient), told[:, 1] > 0, spread_over(ends))
+    position, momentum, gradient, beyond, told = np.split(np.asarray(ends), size * np.arange(1, 5), axis=1)
+    points = Points(position, momentum, told[:, 0], gradient)
+    return Marched(points, told[:, 1] > 0, beyond, spread_over(ends))
 
 
 @lru_cache(maxsize=32)
@@ -129,9 +131,9 @@ def _march(target, rows, common):
 
     start = Points(position, momentum, jnp.zeros(len(rows), rows.dtype), gradient)
     factor = factor.reshape(size, size) if len(factor) == size**2 else factor
-    end, diverged = leapfrog(slopes, start, factor, steps, step_size, limit[:, 0])
+    end, diverged, beyond = leapfrog(slopes, start, factor, steps, step_size, limit[:, 0])
     told = jnp.stack([end.log_density, diverged.astype(rows.dtype)], axis=1)
-    return jnp.concatenate([end.position, end.momentum, end.gradient, told], axis=1)
+    return jnp.concatenate([end.position, end.momentum, end.gradient, beyond, told], axis=1)
 
 
 def leapfrog(slopes, start, factor, steps, step_size, limit):
@@ -139,12 +141,14 @@ def leapfrog(slopes, start, factor, steps, step_size, limit):
     forward, back = (jax.vmap(partial(map_, factor)) for map_ in (unwhiten, pull_back))
 
     def step(_, carry):
-        at, diverged = carry
+        at, diverged, beyond = carry
         momentum = at.momentum + 0.5 * step_size * back(at.gradient)
         position = at.position + step_size * forward(momentum)
         log_density, gradient = slopes(position)
         momentum = momentum + 0.5 * step_size * back(gradient)
         at = Points(position, momentum, log_density, gradient)
-        return at, diverged | (jnp.isfinite(log_density) & (at.energy > limit))
+        above = jnp.isfinite(log_density) & (at.energy > limit)
+        beyond = jnp.where((above & ~diverged)[:, None], position, beyond)
+        return at, diverged | above, beyond
 
-    return jax.lax.fori_loop(0, steps, step, (start, jnp.zeros(len(limit), bool)))
+    return jax.lax.fori_loop(0, steps, step, (start, jnp.zeros(len(limit), bool), start.position))

@@ -19,8 +19,8 @@ from bayeshybrid.forecast import Forecast, forecast_draws
 from bayeshybrid.inference import hosts
 from bayeshybrid.inference.convergence import FEW
 from bayeshybrid.inference.cost import Cost, expect, listening
-from bayeshybrid.inference.driver import TARGET_ESS, Run, drive
-from bayeshybrid.inference.freezing import REFINEMENTS, Frozen, certify, finer, near_basins
+from bayeshybrid.inference.driver import MISLED, TARGET_ESS, Run, drive
+from bayeshybrid.inference.freezing import REFINEMENTS, Frozen, certify, finer, near_basins, steadier
 from bayeshybrid.inference.gates import scale_networks, scout
 from bayeshybrid.inference.judgement import judge
 from bayeshybrid.inference.method import METHODS, Method, Result
@@ -275,15 +275,14 @@ class _Drawn(NamedTuple):
 
 
 def _certified(method, target, lean, basins, key, settings):
-    """Draws that hold against adaptive solves: on finer grids, and at last without, where the first do not.
+    """Draws that hold against adaptive solves: on other grids, and at last without, where the first do not.
 
-    Transitions that diverge may have met a grid that is not stable there, so that finer steps are tried once. None is
-    begun once the time that was given is up, and where one is cut short before it keeps a draw the last draws come
-    back with what was found of them.
+    None is begun once the time that was given is up, and where one is cut short before it keeps a draw the last draws
+    come back with what was found of them.
     """
     deadline = settings.deadline
     last: _Drawn | None = None
-    for finer_already in range(REFINEMENTS + 1):
+    for _ in range(REFINEMENTS + 1):
         drawn = _drawn(method, target, lean, basins, key, settings)
         run, draws = drawn.run, drawn.result.draws
         if not draws.size and last:
@@ -294,13 +293,13 @@ def _certified(method, target, lean, basins, key, settings):
         missed, tried = _missed_since(run, drawn.result)
         found = certify(target, lean, draws, told["log_density"], missed, tried)
         last = drawn._replace(certificate=found.check, told=told, lean=_with_missed(lean, len(missed), tried))
-        stuck = not finer_already and np.mean(drawn.result.statistics.get("diverging", 0.0)) > FEW
         over = deadline is not None and hosts.first(time.monotonic() >= deadline)
-        if (found.verdict == "pass" and not stuck) or over or run.ended in ("interrupted", "out of time"):
+        unstable = run.ended == MISLED or found.lost > FEW
+        if (found.verdict == "pass" and not unstable) or over or run.ended in ("interrupted", "out of time"):
             return last
         if found.verdict == "adaptive":
             break
-        lean = finer(target, lean)
+        lean = steadier(target, lean, draws) if unstable else finer(target, lean)
     note = f"{found.check.name}: {found.check.figure:.2g}, so solves are adaptive"
     drawn = _drawn(method, target, Frozen(target, (*lean.notes, note)), basins, key, settings)
     return last if last and not drawn.result.draws.size else drawn
@@ -334,7 +333,7 @@ def _drawn(method, target, lean, basins, key, settings):
             shared, (f"no method was named, so {shared!r} was used{tried}: exact draws",), give_up=True
         )
         reason = shared.hardness(first.run.state) or _in_the_draws(first.result)
-        if not reason or first.run.ended in ("interrupted", "out of time"):
+        if not reason or first.run.ended in ("interrupted", "out of time", MISLED):
             return first
         reasons.append(f"an acceptance of {shared.target_acceptance:g} {reason}")
     chosen = NUTS(draws=None, target_acceptance=CAREFUL)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from statistics import NormalDist
 
 import jax
 import numpy as np
@@ -185,7 +186,7 @@ def test_a_proposal_that_fails_on_the_grid_alone_is_no_failed_solve(target, lean
     seen = driver._Failures(lean.target, target)
     places = np.log([[[0.6], [0.6]], [[0.6], [np.inf]]])
     failed = np.array([[False, True], [False, True]])
-    chunk = Chunk(places, {"failed": failed, "failed_at": places})
+    chunk = Chunk(places, {"failed": failed, "failed_at": places, "lp": np.zeros((2, 2))})
     with configuration.scope():
         seen.count(chunk, 100)
     failed_at, missed_at, missed_in = seen.places()
@@ -194,6 +195,61 @@ def test_a_proposal_that_fails_on_the_grid_alone_is_no_failed_solve(target, lean
     assert missed_at.tolist() == [[np.log(0.6)]]
     assert missed_in.tolist() == [101]
     assert len(failed_at) == sum(seen.counts.values()) == 1
+
+
+FAST, WIDE, STEP = 20.0, 0.5, 0.08
+GRID = np.linspace(0.0, 8.0, round(8.0 / STEP) + 1)
+
+
+def relaxing(times, y=None):
+    """Told of by its end alone, where all rates look the same: the posterior of the rate is its prior."""
+    rate = numpyro.sample("rate", dist.LogNormal(np.log(FAST), WIDE))
+    path = bh.solve_ode("path", lambda t, y, k: k * (1.0 - y), 0.0, times, t0=0.0, args=rate)
+    bh.observe("y", dist.Normal(path.ys, 0.1), obs=y)
+
+
+@pytest.fixture(scope="module")
+def unstable():
+    """On this grid Tsit5 is stable up to rates of 41 (where 3.3 / rate is the step), and flies off above."""
+    with configuration.scope():
+        adaptive = bh.Target(relaxing, {"times": np.array([8.0]), "y": np.array([1.0])})
+        return adaptive, Frozen(adaptive.frozen({"path": GRID}))
+
+
+def test_what_flies_off_on_the_grid_alone_did_not_diverge(unstable):
+    """Of three that flew off: on the grid alone, there too but where no chain would go, and as stated as well."""
+    adaptive, lean = unstable
+    seen = driver._Failures(lean.target, adaptive)
+    places = np.log([[[60.0], [60.0], [FAST]]])
+    chunk = Chunk(
+        places,
+        {
+            "failed": np.zeros((1, 3), bool),
+            "diverging": np.ones((1, 3), bool),
+            "failed_at": places,
+            "lp": np.array([[0.0, 30.0, 0.0]]),
+        },
+    )
+    with configuration.scope():
+        seen.count(chunk, 100)
+    _, missed_at, missed_in = seen.places()
+    assert chunk.statistics["diverging"].tolist() == [[False, True, True]]
+    assert missed_at.tolist() == [[np.log(60.0)]]
+    assert missed_in.tolist() == seen.within_reach == [100]
+
+
+@pytest.mark.parametrize("method", [None, bh.NUTS(draws=500, warmup=200)])
+def test_a_grid_on_which_chains_fly_off_gives_way_to_a_stable_one(unstable, method):
+    """A twelfth of the posterior lies where the planted grid is not stable; afterwards it is drawn as often as it is."""
+    adaptive, lean = unstable
+    settings = verbs._Settings(bh.Silent(), None, 1000.0, {})
+    with configuration.scope():
+        basins = search_at(np.log(FAST), WIDE).basins
+        drawn = verbs._certified(method, adaptive, lean, basins, jax.random.key(0), settings)
+    assert any("Rosenbrock" in note for note in drawn.lean.notes)
+    assert drawn.certificate.state == "pass"
+    beyond = (drawn.result.draws[..., 0] > np.log(3.3 / STEP)).astype(float)
+    assert abs(beyond.mean() - NormalDist().cdf(-np.log(3.3 / STEP / FAST) / WIDE)) < 4 * mean_error(beyond)
 
 
 def test_a_single_draw_that_cannot_be_solved_is_enough_to_leave_the_grids(target, lean):

@@ -226,7 +226,7 @@ def test_a_trajectory_that_flies_off_has_diverged_whatever_fails_out_there():
         return jnp.where(inside, -0.5 * jnp.sum(z**2, axis=1), -jnp.inf), jnp.where(inside[:, None], -z, 0.0)
 
     for slopes, size, wanted in ((quadratic, 3.0, True), (walled, 0.5, False)):
-        end, diverged = leapfrog(slopes, start, jnp.eye(1), 1000, size, jnp.full(1, 1000.0))
+        end, diverged, _ = leapfrog(slopes, start, jnp.eye(1), 1000, size, jnp.full(1, 1000.0))
         assert not np.isfinite(end.log_density[0])
         assert diverged.tolist() == [wanted]
 

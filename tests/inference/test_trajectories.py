@@ -63,9 +63,9 @@ def test_trajectories_run_backwards_and_keep_energy_to_second_order(target):
         start = Points(points, generator.normal(size=(8, size)), values, gradients)
 
         def drift(steps):
-            end, diverged, _ = march(target, start, factor, steps, 1.0 / steps, limit)
-            assert not np.any(diverged)
-            return end, np.abs(end.energy - start.energy).max()
+            end = march(target, start, factor, steps, 1.0 / steps, limit)
+            assert not np.any(end.diverged)
+            return end.points, np.abs(end.points.energy - start.energy).max()
 
         end, coarse = drift(20)
         _, fine = drift(40)
