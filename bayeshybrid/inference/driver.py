@@ -67,9 +67,9 @@ def drive(
     Interrupted, or past the deadline (of `time.monotonic`), what was drawn so far is kept. How the work is cut into
     chunks changes nothing about the draws. A method that does not end by itself is stopped at an effective sample size
     of `target_ess`; with `give_up` it is also left when it meets a shape that it is not made for, or diverges too
-    often. Whether and why a proposal failed is asked of the model as `stated`, where the target solves on grids; it ends
-    once these refuse more than a few that would count. Of several processes the first one's clock decides for all, and
-    an interruption of one ends all after the chunk.
+    often. Whether and why a proposal failed is asked of the model as `stated`, where the target solves on grids; it
+    ends once these refuse more than a few that would count. Of several processes the first one's clock decides for all,
+    and an interruption of one ends all after the chunk.
     """
     began = time.monotonic()
     precision = Precision(stated or target, target_ess)

@@ -162,8 +162,8 @@ def finer(target: Target, lean: Frozen) -> Frozen:
 def steadier(target: Target, lean: Frozen, draws: np.ndarray) -> Frozen:
     """Grids on which nothing flies off that the model holds, learned from draws `(chain, draw, size)`.
 
-    Where explicit steps are too long to be stable somewhere, a method that is stable with any step takes their place; if
-    there is none that can, steps are halved.
+    Where explicit steps are too long to be stable somewhere, a method that is stable with any step takes their place;
+    if there is none that can, steps are halved.
     """
     flat = draws.reshape(-1, draws.shape[-1])
     plans, notes = learn(target, flat[np.linspace(0, len(flat) - 1, POINTS).astype(int)], steadier=True)

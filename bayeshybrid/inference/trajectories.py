@@ -45,7 +45,7 @@ class Marched(NamedTuple):
     """Where trajectories end.
 
     - `points`: the ends.
-    - `diverged`: which of the trajectories flew off, `(n,)`; `beyond`: where they first were when they had, `(n, size)`.
+    - `diverged`: which of the trajectories flew off, `(n,)`; `beyond`: where they were once they had, `(n, size)`.
     - `devices`: over how many they were spread.
     """
 

@@ -240,7 +240,7 @@ def test_what_flies_off_on_the_grid_alone_did_not_diverge(unstable):
 
 @pytest.mark.parametrize("method", [None, bh.NUTS(draws=500, warmup=200)])
 def test_a_grid_on_which_chains_fly_off_gives_way_to_a_stable_one(unstable, method):
-    """A twelfth of the posterior lies where the planted grid is not stable; afterwards it is drawn as often as it is."""
+    """A twelfth of the posterior lies where the planted grid is not stable; on the next it has its share of draws."""
     adaptive, lean = unstable
     settings = verbs._Settings(bh.Silent(), None, 1000.0, {})
     with configuration.scope():
