@@ -14,14 +14,18 @@ from bayeshybrid import noise as noise  # noqa: E402
 from bayeshybrid import plots as plots  # noqa: E402
 from bayeshybrid import preflight as preflight  # noqa: E402
 from bayeshybrid import uncertainty as uncertainty  # noqa: E402
+from bayeshybrid.bases import Fourier, Polynomial, Radial, Spline  # noqa: E402
+from bayeshybrid.composition import gated, hierarchical, parallel, residual, series  # noqa: E402
 from bayeshybrid.configuration import configure  # noqa: E402
 from bayeshybrid.faults import DataError, ModelError, StartError  # noqa: E402
 from bayeshybrid.forecast import Forecast  # noqa: E402
+from bayeshybrid.formulas import formula  # noqa: E402
 from bayeshybrid.inference.ensemble import DeepEnsemble  # noqa: E402
 from bayeshybrid.inference.nuts import NUTS  # noqa: E402
 from bayeshybrid.inference.shared import SharedHMC  # noqa: E402
 from bayeshybrid.inference.svi import SVI  # noqa: E402
 from bayeshybrid.inference.verbs import infer, simulate  # noqa: E402
+from bayeshybrid.measured import Measurements  # noqa: E402
 from bayeshybrid.networks import MLP, network  # noqa: E402
 from bayeshybrid.observation import observe  # noqa: E402
 from bayeshybrid.posterior import Posterior  # noqa: E402
@@ -37,7 +41,7 @@ from bayeshybrid.priors import (  # noqa: E402
 from bayeshybrid.progress import Silent, TextBar  # noqa: E402
 from bayeshybrid.reporting import report  # noqa: E402
 from bayeshybrid.science.inputs import Doses, Forcing, doses, forcing  # noqa: E402
-from bayeshybrid.series import Measurements  # noqa: E402
+from bayeshybrid.sparsity import Horseshoe  # noqa: E402
 from bayeshybrid.statements import solve_ode  # noqa: E402
 from bayeshybrid.tables import measurements  # noqa: E402
 from bayeshybrid.target import Target  # noqa: E402
@@ -53,12 +57,17 @@ __all__ = [
     "Doses",
     "Forcing",
     "Forecast",
+    "Fourier",
+    "Horseshoe",
     "Measurements",
     "ModelError",
     "Parameter",
+    "Polynomial",
     "Posterior",
+    "Radial",
     "SharedHMC",
     "Silent",
+    "Spline",
     "StartError",
     "Target",
     "TextBar",
@@ -66,16 +75,22 @@ __all__ = [
     "bounded",
     "configure",
     "doses",
+    "gated",
+    "hierarchical",
     "forcing",
+    "formula",
     "infer",
     "measurements",
     "network",
     "observe",
+    "parallel",
     "parameter",
     "parameters",
     "prior_interval",
     "prior_quantiles",
     "report",
+    "residual",
+    "series",
     "simulate",
     "solve_ode",
 ]

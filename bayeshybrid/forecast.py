@@ -350,7 +350,8 @@ def _sound(outcome, asked):
 def _forecast(target, outcome, inputs, fate, counts, remarks):
     asked, failures, replicates = counts
     tags = {site.name: site.tag for site in (*target.layout.latent, *target.layout.observed)}
-    tags |= {site.name: site.tag for site in target.layout.deterministic if site.tag is not None}
+    derived = (*target.layout.deterministic, *target.layout.parts)
+    tags |= {site.name: site.tag for site in derived if site.tag is not None}
     solves = {solve.name: solve for solve in target.layout.solves}
 
     def quantity(name, values):

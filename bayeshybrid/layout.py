@@ -94,6 +94,7 @@ class Layout:
     - `observation_arguments`: the arguments of the model that carry observations.
     - `prior_solves`: whether a prior or a soft constraint may depend on a solution.
     - `asking`: networks that take the magnitude of their inputs from the data.
+    - `parts`: of joins, what each says as a derived quantity `"<join>.<part>"`.
     """
 
     latent: tuple[Latent, ...]
@@ -107,6 +108,7 @@ class Layout:
     asking: tuple[tuple[str, int], ...]
     observation_arguments: tuple[str, ...]
     prior_solves: bool
+    parts: tuple[Deterministic, ...] = ()
 
     @property
     def size(self) -> int:
@@ -157,9 +159,9 @@ def trial_value(site: Any) -> Any:
     return transform(jnp.zeros(transform.inverse_shape(shape)))
 
 
-def trace(model: Callable[..., Any], arguments: Mapping[str, Any]) -> Run:
+def trace(model: Callable[..., Any], arguments: Mapping[str, Any], visit: bool = False) -> Run:
     """One run of the model at values in the middle of each support."""
-    return run(model, arguments, key=jax.random.key(0), place=trial_value)
+    return run(model, arguments, key=jax.random.key(0), place=trial_value, visit=visit)
 
 
 def split_arguments(
@@ -247,7 +249,18 @@ def read_layout(model: Callable[..., Any], arrays: Mapping[str, Any], fixed: Map
         asking=full["asking"],
         observation_arguments=arguments,
         prior_solves=bool(full["solves"]) and _prior_solves(model, arrays, constants, observed),
+        parts=_parts(model, arrays, constants) if full["joins"] else (),
     )
+
+
+def _parts(model, arrays, constants):
+    """What the parts of joins say, as derived quantities."""
+
+    def told(some):
+        found = trace(model, {**some, **constants}, visit=True)
+        return tuple(Deterministic(name, jnp.shape(said), tag) for name, (said, tag) in found.parts.items())
+
+    return abstract(told, arrays)
 
 
 def _prior_solves(model, arrays, constants, observed):
@@ -349,6 +362,7 @@ def _describe(found):
         for name, message in found.solutions.items()
     )
     described["networks"] = tuple(found.networks)
+    described["joins"] = tuple(found.joins)
     described["asking"] = tuple(found.asking.items())
     return described
 

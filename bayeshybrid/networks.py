@@ -17,10 +17,11 @@ from typing import Any, Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import jax.tree_util as jtu
 import numpy as np
 import numpyro
+import numpyro.distributions as dist
 from jax.core import Tracer
-from jax.extend.core import get_opaque_trace_state
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 from numpyro.contrib.module import random_eqx_module
@@ -29,7 +30,9 @@ from numpyro.primitives import apply_stack
 from . import sites
 from .architecture import MLP, along_last, apply_along_last, check_stateless, input_size
 from .faults import ModelError
-from .weights import Prior, weight_priors, zero_paths
+from .recorder import Recorder
+from .sparsity import Horseshoe
+from .weights import Prior, paths_and_shapes, weight_priors, zero_paths
 
 __all__ = ["INPUTS", "MLP", "NETWORK", "Network", "network", "recording", "replaying"]
 
@@ -39,6 +42,7 @@ INPUTS = "bayeshybrid.inputs"
 NETWORK = "bayeshybrid.network"
 """Type of the message by which a network says that it has been built."""
 
+_calls = Recorder()
 _open = threading.local()
 # What JAX keeps of a jitted function is no good under a replay, in which its networks answer otherwise.
 _retracing = jax.make_user_context(default_value=None)
@@ -48,10 +52,8 @@ _retracing = jax.make_user_context(default_value=None)
 def recording() -> Iterator[dict[str, list[tuple[Array, Array]]]]:
     """While open, every call of a `Network` in the same trace is noted.
 
-    Notes hold values of the transformation (`vmap`, `jit`, a solver's loop) in which the recording was
-    opened; calls made in another one are not noted, because their values could not be used here. Open it
-    inside the mapped function and return the notes as outputs. Recordings nest; the innermost one notes. Each
-    thread has its own.
+    As a `Recorder` notes: calls made in another transformation than that in which it was opened are not. Open it inside
+    the mapped function and return the notes as outputs.
 
     **Returns:** a mapping from network name to a list of `(inputs, outputs)`, filled as calls are made.
 
@@ -64,13 +66,8 @@ def recording() -> Iterator[dict[str, list[tuple[Array, Array]]]]:
     assert notes["f"][0][1].shape == (3, 1)
     ```
     """
-    notes: dict[str, list[tuple[Array, Array]]] = {}
-    stack = _recordings()
-    stack.append((notes, get_opaque_trace_state()))
-    try:
+    with _calls.open() as notes:
         yield notes
-    finally:
-        stack.pop()
 
 
 @contextmanager
@@ -127,18 +124,6 @@ def _replayed(name: str) -> Array | None:
     return stack[-1][name].pop(0)
 
 
-def _recordings() -> list[tuple[dict[str, list[tuple[Array, Array]]], Any]]:
-    if not hasattr(_open, "stack"):
-        _open.stack = []
-    return _open.stack
-
-
-def _note(name: str, inputs: Array, outputs: Array) -> None:
-    stack = _recordings()
-    if stack and stack[-1][1] == get_opaque_trace_state():
-        stack[-1][0].setdefault(name, []).append((inputs, outputs))
-
-
 class Network(eqx.Module):
     """A network of a model: `outputs = limits(scale * net((inputs - center) / spread))`.
 
@@ -162,6 +147,7 @@ class Network(eqx.Module):
     functions: eqx.Module = eqx.field(static=True)
     bounds: tuple[float | None, float | None] | None = eqx.field(static=True, default=None)
     unit: str | None = eqx.field(static=True, default=None)
+    conserved: tuple[tuple[float, ...], ...] = eqx.field(static=True, default=())
 
     @property
     def net(self) -> Any:
@@ -179,7 +165,7 @@ class Network(eqx.Module):
             )
         noted = _replayed(self.name)
         if noted is not None:
-            _note(self.name, inputs, noted)
+            _calls.note(self.name, (inputs, noted))
             return noted
         rank = inputs.ndim
         standard = (inputs - along_last(self.center, rank)) / along_last(self.spread, rank)
@@ -187,8 +173,20 @@ class Network(eqx.Module):
         outputs = raw * along_last(self.scale, raw.ndim)
         if self.bounds is not None:
             outputs = _squash(outputs, *self.bounds)
-        _note(self.name, inputs, outputs)
+        if self.conserved:
+            outputs = self._keeping(outputs)
+        _calls.note(self.name, (inputs, outputs))
         return outputs
+
+    def _keeping(self, outputs: Array) -> Array:
+        """The outputs without what would change a conserved sum."""
+        sums = np.asarray(self.conserved)
+        if outputs.shape[-1] != sums.shape[1]:
+            raise ModelError(
+                f"network {self.name!r}: conserves has {sums.shape[1]} weights, and there are {outputs.shape[-1]} "
+                "outputs: give one for each output."
+            )
+        return outputs - outputs @ jnp.asarray(np.linalg.pinv(sums) @ sums, outputs.dtype).T
 
 
 def _squash(x: Array, low: float | None, high: float | None) -> Array:
@@ -217,9 +215,10 @@ def network(
     unit: str | None = None,
     center: ArrayLike | None = None,
     spread: ArrayLike | None = None,
-    prior: Prior | None = None,
+    prior: Prior | Horseshoe | None = None,
     initial: Literal["prior", "zero"] = "prior",
     bounds: tuple[float | None, float | None] | None = None,
+    conserves: ArrayLike | None = None,
 ) -> Network:
     """Statement: a network whose weights are unknowns of the model.
 
@@ -233,16 +232,23 @@ def network(
     - `center`, `spread`: typical value and size of the inputs; inside, inputs are `(x - center) / spread`.
       Left out, `infer` takes them from the solutions of the prior at the data.
     - `prior`: prior of the weights: one distribution for all, a mapping from path to distribution (other
-      weights keep the default), or a function of path and shape. Default: weights Normal(0, 1 / sqrt(number
-      of inputs)), biases Normal(0, 1), the last layer shrunk so that `scale` holds (Neal 1996, section 2.1).
+      weights keep the default), a function of path and shape, or a `Horseshoe` where few weights matter. Default:
+      weights Normal(0, 1 / sqrt(number of inputs)), biases Normal(0, 1), the last layer shrunk so that `scale`
+      holds (Neal 1996, section 2.1).
     - `initial`: `"zero"` lets a search begin where the network says nothing: its last layer (for a foreign
       module the fewest last weights whose zeros make the output zero) is tagged so.
     - `bounds`: `(low, high)` in `unit`, `None` for an open end; the output lies strictly between.
+    - `conserves`: `(outputs,)` or `(quantities, outputs)`: sums of the outputs with these weights that are to be zero.
+      What would change them is taken off the output at right angles. With the outputs as slopes of a state its sums
+      with these weights stay constant to rounding, since Runge-Kutta methods keep linear invariants (Hairer, Lubich and
+      Wanner 2006, "Geometric Numerical Integration", section IV.1), as far as the rest of the field keeps them.
 
     **Returns:** a `Network`, called on arrays whose last axis holds the inputs.
 
     **Raises:** `ModelError` for a module with state (batch norm) or dropout, without weights, or whose number
-    of inputs cannot be told; for a scale, spread or bounds that are impossible.
+    of inputs cannot be told; for a scale, spread or bounds that are impossible; for weights of conserved sums that
+    are no finite numbers, all zero, or stand beside bounds, which both cannot hold; and, when called, for a
+    number of them that is not that of the outputs.
 
     ```python
     def model(x):
@@ -259,7 +265,8 @@ def network(
         _check_positive(name, "spread", spread)
     middle, width = _magnitudes(name, size, center, spread)
     size = middle.shape[-1]
-    priors, factor = weight_priors(name, net, prior, size)
+    widths = _widths(name, net, prior)
+    priors, factor = weight_priors(name, net, dist.Normal() if widths else prior, size)
     zero = zero_paths(name, net, size) if _checked_initial(name, initial) == "zero" else frozenset()
     tag = sites.Tag(name, kind="weight")
 
@@ -270,6 +277,9 @@ def network(
     with numpyro.handlers.infer_config(config_fn=configure):
         weighted = random_eqx_module(name, net, prior=lambda path, shape: priors[path])
     weights, functions = eqx.partition(weighted, eqx.is_array)
+    if widths:
+        weights = jtu.tree_map_with_path(lambda path, z: widths[jtu.keystr(path)[1:]] * z, weights)
+        factor = 1.0
     built = Network(
         weights=weights,
         functions=functions,
@@ -280,8 +290,17 @@ def network(
         in_size=size,
         bounds=bounds,
         unit=unit,
+        conserved=_checked_conserved(name, conserves, bounds),
     )
     return apply_stack({"type": NETWORK, "network": name, "value": built})["value"]
+
+
+def _widths(name: str, net: eqx.Module, prior: Any) -> dict[str, Array]:
+    """Of each array of weights their standard deviations, where these are unknown; nothing with another prior."""
+    if not isinstance(prior, Horseshoe):
+        return {}
+    shapes = paths_and_shapes(net)
+    return {path: prior.widths(name, f"{name}/{path}", shape) for path, shape in shapes.items()}
 
 
 def _magnitudes(name: str, size: int | None, center: Any, spread: Any) -> tuple[Array, Array]:
@@ -329,6 +348,23 @@ def _checked_bounds(name: str, bounds: Any) -> tuple[float | None, float | None]
     if low is not None and high is not None and not low < high:
         raise ModelError(f"network {name!r}: bounds = {bounds!r}: low must be below high.")
     return low, high
+
+
+def _checked_conserved(name: str, conserves: Any, bounds: Any) -> tuple[tuple[float, ...], ...]:
+    if conserves is None:
+        return ()
+    sums = np.atleast_2d(np.asarray(conserves, float))
+    if sums.ndim != 2 or not np.all(np.isfinite(sums)) or not np.all(np.any(sums != 0, axis=1)):
+        raise ModelError(
+            f"network {name!r}: conserves = {conserves!r}; write the weights of the outputs in each sum that is to be "
+            "zero, as in conserves=(1.0, 1.0)."
+        )
+    if bounds is not None:
+        raise ModelError(
+            f"network {name!r}: conserves takes something off the outputs, which may then leave bounds = {bounds}: "
+            "give one of the two."
+        )
+    return tuple(map(tuple, sums.tolist()))
 
 
 def _checked_initial(name: str, initial: str) -> str:

@@ -20,6 +20,7 @@ from jaxtyping import Array, Float, PyTree
 from numpyro.primitives import _PYRO_STACK, apply_stack
 
 from bayeshybrid.faults import ModelError
+from bayeshybrid.joins import listening, together
 from bayeshybrid.networks import recording, replaying
 from bayeshybrid.science import lean, ode
 from bayeshybrid.science.events import entering, flaws
@@ -259,7 +260,7 @@ class _System(NamedTuple):
         return _mapped(lane, lanes, axis_size=size)(*given)
 
     def visited(self, ys, given, lanes):
-        """What each network was asked and answered along the solution."""
+        """What each network was asked and answered along the solution, and what each part of a join said."""
 
         def lane(ys, y0, times, args, start, inputs):
             with binding(_forcings(inputs)):
@@ -400,10 +401,10 @@ def _check_shapes(name, y0, times, start, axes, labels):
 
 
 def _noted(field, t, y, args):
-    """What each network was asked and answered in one evaluation of the field."""
-    with recording() as notes:
+    """What each network was asked and answered, and what each part of a join said, in one evaluation of the field."""
+    with recording() as notes, listening() as said:
         field(t, y, args)
-    return {network: tuple(seen) for network, seen in notes.items()}
+    return notes, together(said)
 
 
 def _finite(ys, y0, axes):

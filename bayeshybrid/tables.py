@@ -12,8 +12,8 @@ import numpy as np
 from .columns import short_of_digits
 from .event_records import Codes, Given, marked, read_codes, read_doses
 from .faults import DataError
+from .measured import Measurements, counted, word_of
 from .ragged import Grid, fill, grid, pad_last
-from .series import Measurements, counted, word_of
 from .spreadsheet import (
     ABOVE,
     BELOW,

@@ -231,7 +231,7 @@ class Target(eqx.Module):
         run_key, moment_key = jax.random.split(key)
         place = place_constrained(carried)
         settings = {"key": run_key, "place": place, "scalings": self.scalings, "finer": self.finer}
-        found = run(self.model, bare, visit=visit, **settings)
+        found = run(self.model, bare, visit=visit or bool(self.layout.parts), **settings)
         names = [site.name for site in self.layout.observed if site.name in found.sites]
         for name, conditioned in self.remembered(found, carried, remembers).items():
             key = jax.random.fold_in(run_key, names.index(name))
@@ -251,13 +251,14 @@ class Target(eqx.Module):
             and not site.get("is_observed")
         }
         latent |= {name: message["value"].ys for name, message in found.solutions.items()}
+        latent |= {name: said for name, (said, _) in found.parts.items()}
         return Outcome(
             moments={name: conditional_moments(found.sites[name]["fn"], moment_key) for name in names},
             observed={name: found.sites[name]["value"] for name in open_sites},
             latent=latent,
             log_likelihood=likelihood,
             reasons={name: message["value"].reason for name, message in found.solutions.items()},
-            visited=found.visited,
+            visited=found.visited if visit else {},
         )
 
     def remembered(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -21,8 +21,10 @@ from numpyro.distributions.util import sum_rightmost
 from numpyro.primitives import Messenger
 
 from bayeshybrid.faults import ModelError
+from bayeshybrid.joins import JOIN, listening, together
 from bayeshybrid.networks import INPUTS, NETWORK, recording, replaying
 from bayeshybrid.science.ode import outlined
+from bayeshybrid.sites import Tag
 from bayeshybrid.statements import GRID, HELD, PRECISION, SOLUTION
 
 __all__ = ["Run", "depends", "place_constrained", "place_unconstrained", "run"]
@@ -40,6 +42,9 @@ class Run:
     - `asking`: names of networks that take the magnitude of their inputs from the data, with input sizes.
     - `visited`: network name to `(inputs, outputs)`, rows over everything that it was asked, where wanted.
     - `direct`: network name to what it was asked and answered at the model's own level, call by call.
+    - `joins`: name of a join to the tags of its parts.
+    - `parts`: `"<join>.<part>"` to what the part said and its tag, where wanted: along a solution at its times, one
+      behind the other where the join is called several times.
     """
 
     sites: dict[str, Any] = field(default_factory=dict)
@@ -48,6 +53,8 @@ class Run:
     asking: dict[str, int] = field(default_factory=dict)
     visited: dict[str, Any] = field(default_factory=dict)
     direct: dict[str, Any] = field(default_factory=dict)
+    joins: dict[str, dict[str, Tag]] = field(default_factory=dict)
+    parts: dict[str, tuple[Any, Tag]] = field(default_factory=dict)
 
 
 class _Listener(Messenger):
@@ -90,6 +97,12 @@ class _Listener(Messenger):
             msg["value"] = self.beside.solutions[msg["statement"]]
         elif kind == NETWORK:
             self.found.networks[msg["network"]] = msg["value"]
+        elif kind == JOIN:
+            if msg["join"] in self.found.joins:
+                raise ModelError(
+                    f"the name {msg['join']!r} is used by two joins: every statement needs its own name"
+                )
+            self.found.joins[msg["join"]] = msg["tags"]
         elif kind == "plate" and self.whole and msg["args"][1] is not None:
             size = msg["args"][0]
             msg["args"] = (size, size)
@@ -142,7 +155,8 @@ def run(
     - `place`: given a site, its value or `None`; see `place_unconstrained` and `place_constrained`.
     - `scalings`: network name to `(center, spread)` of its inputs.
     - `whole`: give subsampled plates all their rows.
-    - `visit`: also note what every network was asked, along each solution and at the model's own level.
+    - `visit`: also note what every network was asked and every part of a join said, along each solution and at the
+      model's own level.
     - `finer`: how many times smaller than stated the tolerances of solvers shall be.
     - `beside`: an earlier run in the same trace; networks then answer what they answered in it, at the same call
       and, along a solution, at the same time.
@@ -166,6 +180,7 @@ def run(
     with (
         nullcontext() if unsolved is None else outlined(),
         recording() as direct,
+        listening() as said,
         nullcontext() if beside is None else replaying(beside.direct),
         tracer,
         numpyro.handlers.substitute(substitute_fn=lambda site: _place_late(place, site)),
@@ -185,7 +200,9 @@ def run(
         )
     found.direct = direct
     if visit:
-        found.visited = _visited(found.solutions, direct)
+        along = {name: message["visited"]() for name, message in found.solutions.items()}
+        found.visited = _visited([direct, *(notes for notes, _ in along.values())])
+        found.parts = _parts(found, said, {name: said for name, (_, said) in along.items()})
     return found
 
 
@@ -202,11 +219,26 @@ def _repeated_name(error):
     return ModelError(f"the site {name!r} stands twice in the model: give each statement a name of its own")
 
 
-def _visited(solutions, direct):
+def _parts(found, direct, along):
+    """What each part of a join said; a join stands in one place, so that it is known where that was."""
+    told = {}
+    for solve, joins in ((None, together(direct)), *along.items()):
+        for join, outputs in joins.items():
+            if f"{join}.{next(iter(outputs))}" in told:
+                raise ModelError(
+                    f"the join {join!r} is called in two places: build one for each, with its own name"
+                )
+            across = found.solutions[solve]["across"] if solve else None
+            for part, output in outputs.items():
+                told[f"{join}.{part}"] = output, replace(found.joins[join][part], across=across)
+    return told
+
+
+def _visited(notes):
     """Everything that each network was asked and answered, one row a call."""
-    seen = {name: list(pairs) for name, pairs in direct.items()}
-    for message in solutions.values():
-        for name, pairs in message["visited"]().items():
+    seen = {}
+    for each in notes:
+        for name, pairs in each.items():
             seen.setdefault(name, []).extend(pairs)
     rows = {}
     for name, pairs in seen.items():

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from bayeshybrid.joins import GATE
 from bayeshybrid.plots.record import draw_coverage, draw_second, finish_record
 from bayeshybrid.reporting.blocks import not_examined
 from bayeshybrid.reporting.lights import Light, eaten, judged_parameters, leaning, plain_check
@@ -39,16 +40,56 @@ __all__ = ["equation_and_networks", "measure_next", "not_seen", "track_record"]
 
 def equation_and_networks(material: Material) -> list[Markup]:
     """Block 7: what the equation and each network contribute, and what a network may have taken."""
-    if not material.networks:
-        return [
-            paragraph("This model holds no network: whatever is not noise is explained by its equations.")
-        ]
     told: list[Markup] = []
+    if not material.networks:
+        told.append(
+            paragraph("This model holds no network: whatever is not noise is explained by its equations.")
+        )
     for name in material.networks:
         told.append(element("h3", f"The network “{name}”"))
         told.append(paragraph(element("strong", f"{_trusted(material, name)} ")))
         told.append(bullets(_one_network(material, name)))
+    return told + _joins(material)
+
+
+def _joins(material):
+    """What each part of a join says over what the fit asked of it."""
+    told: list[Markup] = []
+    groups: dict[str, list[str]] = {}
+    for derived in material.posterior.target.layout.parts:
+        groups.setdefault(derived.tag.group, []).append(derived.name)
+    for join, names in groups.items():
+        told.append(element("h3", f"The parts of “{join}”"))
+        if material.replicated is None:
+            reason = material.refused.get("fit", "the model cannot be asked what it expects of the data")
+            told.append(not_examined(reason))
+            continue
+        said = {name.removeprefix(f"{join}."): material.replicated.latent[name] for name in names}
+        told.append(bullets([_said(part, quantity) for part, quantity in said.items()]))
     return told
+
+
+def _said(part, quantity):
+    draws = np.asarray(quantity.draws)
+    size, doubt = (_typical(each) for each in (draws.mean(axis=0), draws.std(axis=0)))
+    if part == GATE:
+        weights = draws.reshape(-1, draws.shape[-1])
+        shares = [
+            f"{name} {percent(share)}"
+            for name, share in zip(quantity.labels, weights.mean(axis=0), strict=True)
+        ]
+        return (
+            f"Weights, on average over what the fit asked: {listing(shares)}; uncertain by {percent(doubt)}."
+        )
+    return (
+        f"{part} is typically {with_unit(number(size), quantity.unit)} in size over what the fit asked, and uncertain "
+        f"by {number(doubt)}."
+    )
+
+
+def _typical(values):
+    """Root mean square."""
+    return float(np.sqrt(np.mean(np.square(values))))
 
 
 def _one_network(material, name):

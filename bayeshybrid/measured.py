@@ -88,7 +88,7 @@ def word_of(key: str) -> str:
     """What an individual is called, by the name of its column.
 
     ```python
-    from bayeshybrid.series import word_of
+    from bayeshybrid.measured import word_of
     assert word_of("ID") == "individual" and word_of("Subject") == "subject"
     ```
     """
@@ -101,7 +101,7 @@ def counted(number: int, word: str) -> str:
     """1 value, 2 values.
 
     ```python
-    from bayeshybrid.series import counted
+    from bayeshybrid.measured import counted
     assert counted(2, "study") == "2 studies"
     ```
     """
