@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import numpy as np
 
 from bayeshybrid.inference import hosts
@@ -23,7 +24,7 @@ SECONDS_PER_CHUNK = 1.0
 TARGET_ESS = 1000.0
 FIRST_LENGTH = 5
 MOST_EXPLAINED = 64
-SURELY = 3.0  # standard deviations of a count above what is allowed
+SURELY, PROBABLY = 3.0, 2.0  # standard deviations of a count above what is allowed
 MISLED = "misled by its grids"
 
 __all__ = ["MISLED", "TARGET_ESS", "Run", "drive"]
@@ -34,7 +35,8 @@ class Run:
     """What a drive ended with.
 
     - `state`: the last state; `chunks`: everything drawn.
-    - `failures`: failed transitions by reason in words, exact in number; `failed_at`: where, unconstrained.
+    - `failures`: failed transitions by reason in words, exact in number.
+    - `failed_at`: where they failed, unconstrained, and `failed_in`: in which transition.
     - `missed_at`: where transitions failed or flew off on frozen grids alone, and `missed_in`: in which transition.
     - `ended`: `"finished"`, `"interrupted"`, `"out of time"`, `"hard"` where it was given up for its shape, or `MISLED`
       where it was for the share of those.
@@ -45,6 +47,7 @@ class Run:
     chunks: list[Chunk]
     failures: dict[str, int]
     failed_at: np.ndarray
+    failed_in: np.ndarray
     missed_at: np.ndarray
     missed_in: np.ndarray
     ended: str
@@ -124,7 +127,7 @@ def _diverging(method, state, chunks):
     if began is None or "diverging" not in chunks[0].statistics:
         return False
     kept = np.concatenate([chunk.statistics["diverging"] for chunk in chunks], axis=1)[:, began:]
-    return _surely_more_than_few(kept.sum(), kept.size)
+    return _more_than_few(kept.sum(), kept.size, SURELY)
 
 
 def _misled(method, state, chunks, seen):
@@ -134,12 +137,12 @@ def _misled(method, state, chunks, seen):
         return False
     made = sum(chunk.draws.shape[1] for chunk in chunks) - began
     count = sum(transition >= began for transition in seen.within_reach)
-    return _surely_more_than_few(count, made * len(chunks[0].draws))
+    return _more_than_few(count, made * len(chunks[0].draws), PROBABLY)
 
 
-def _surely_more_than_few(count, tried):
+def _more_than_few(count, tried, deviations):
     allowed = FEW * tried
-    return count > allowed + SURELY * np.sqrt(allowed)
+    return count > allowed + deviations * np.sqrt(allowed)
 
 
 def _words(chunk):
@@ -160,8 +163,8 @@ class _Failures:
     def __init__(self, target: Target, stated: Target | None):
         self.target, self.stated, self.on_grids = target, stated or target, stated is not None
         self.counts: dict[str, int] = {}
-        self.failed = [np.zeros((0, target.layout.size))]
-        self.missed = [(np.zeros((0, target.layout.size)), np.zeros(0, int))]
+        nowhere = np.zeros((0, target.layout.size)), np.zeros(0, int)
+        self.failed, self.missed = [nowhere], [nowhere]
         self.within_reach: list[int] = []
 
     def count(self, chunk: Chunk, made: int) -> None:
@@ -173,20 +176,23 @@ class _Failures:
         places = chunk.statistics.pop("failed_at", None)
         if places is None:
             return
+        reasons = None
         if self.on_grids:
-            for kind in ("failed", "diverging"):
-                self._forgive(chunk, kind, places, made)
-        where = places[np.asarray(chunk.statistics["failed"], bool)]
-        self.failed.append(where)
-        self._explain(where)
+            reasons = self._forgive(chunk, "failed", places, made)
+            self._forgive(chunk, "diverging", places, made)
+        at = np.nonzero(chunk.statistics["failed"])
+        self.failed.append((places[at], made + at[1]))
+        if len(at[0]):
+            self._explain(places[at], reasons)
 
     def _forgive(self, chunk, kind, places, made):
-        """Leave with a chunk those of a kind of refused proposals that are no fault of the grids."""
+        """Leave with a chunk those of a kind of refused proposals that are no fault of the grids; their reasons."""
         refused = np.array(chunk.statistics.get(kind, False), bool)
         if not refused.any():
-            return
+            return None
         at = np.nonzero(refused)
-        stated = ask(self.stated, places[at], ["log_density"])["log_density"]
+        told = ask(self.stated, places[at], ["log_density", "reasons"])
+        stated = told["log_density"]
         near = stated > np.asarray(chunk.statistics["lp"])[at] - OUT_OF_REACH
         if kind == "failed":
             missed = np.isfinite(stated)
@@ -196,19 +202,21 @@ class _Failures:
         chunk.statistics[kind] = refused
         self.missed.append((places[at][missed], made + at[1][missed]))
         self.within_reach += (made + at[1][missed & near]).tolist()
+        return jax.tree.map(lambda rows: rows[~missed], told["reasons"])
 
-    def _explain(self, where):
-        """The reasons at some of the places, in proportion to all."""
-        asked = where[:MOST_EXPLAINED]
-        if not len(asked):
-            return
-        counted = reasons_in_words(ask(self.stated, asked, ["reasons"])["reasons"])
-        counted["the density or its gradient is not finite"] = len(asked) - sum(counted.values())
+    def _explain(self, where, reasons):
+        """The reasons at all of the places, or at some where they are not known yet, in proportion to all."""
+        asked = len(where)
+        if reasons is None:
+            asked = min(asked, MOST_EXPLAINED)
+            reasons = ask(self.stated, where[:asked], ["reasons"])["reasons"]
+        counted = reasons_in_words(reasons)
+        counted["the density or its gradient is not finite"] = asked - sum(counted.values())
         for reason, count in counted.items():
             if count:
-                self.counts[reason] = self.counts.get(reason, 0) + round(count * len(where) / len(asked))
+                self.counts[reason] = self.counts.get(reason, 0) + round(count * len(where) / asked)
 
-    def places(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Where transitions failed, where they did or flew off on grids alone, and in which transition."""
-        missed_at, missed_in = zip(*self.missed, strict=True)
-        return np.concatenate(self.failed), np.concatenate(missed_at), np.concatenate(missed_in)
+    def places(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Where proposals failed and in which transition, and the same of those refused by grids alone."""
+        columns = (*zip(*self.failed, strict=True), *zip(*self.missed, strict=True))
+        return tuple(map(np.concatenate, columns))

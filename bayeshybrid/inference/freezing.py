@@ -28,7 +28,7 @@ MOST_FAILED = 64
 REFINEMENTS = 2
 ROUGHER = 2.0  # steps of a search, which has to come near the basins only
 
-__all__ = ["Frozen", "certify", "finer", "near_basins", "rough", "steadier"]
+__all__ = ["Frozen", "all_solved", "certify", "finer", "near_basins", "rough", "steadier"]
 
 
 class Frozen(NamedTuple):
@@ -118,7 +118,7 @@ def certify(
     target: Target,
     lean: Frozen,
     draws: np.ndarray,
-    log_density: np.ndarray,
+    lowest: float,
     missed_at: np.ndarray,
     tried: int,
 ) -> Certificate:
@@ -127,23 +127,18 @@ def certify(
     **Arguments:**
 
     - `draws`: `(chain, draw, size)`, of which a thousand are weighed.
-    - `log_density`: of all of them by adaptive solves, in their order.
+    - `lowest`: log density of the rarest of them.
     - `missed_at`: proposals that failed or flew off on the grid alone while draws were kept; `tried`: how many
       proposals there were then.
     """
     flat = draws.reshape(-1, draws.shape[-1])
     some = flat[np.linspace(0, len(flat) - 1, min(CERTIFIED, len(flat))).astype(int)]
     found = certificate(target, lean.target, some)
-    if found.verdict == "pass":  # a single draw where the density is zero is one too many
-        unsolved = float(np.mean(~np.isfinite(log_density)))
-        if unsolved:
-            return found._replace(check=stepped_over(unsolved), verdict="adaptive")
     if not len(missed_at) or found.verdict == "adaptive":
         return found
     asked = missed_at[np.linspace(0, len(missed_at) - 1, min(MOST_FAILED, len(missed_at))).astype(int)]
     # Further below the rarest draw they would have been refused for their density.
-    reach = log_density.min() - OUT_OF_REACH
-    within = np.mean(ask(target, asked, ["log_density"])["log_density"] > reach)
+    within = np.mean(ask(target, asked, ["log_density"])["log_density"] > lowest - OUT_OF_REACH)
     lost = float(within) * len(missed_at) / max(tried, 1)
     if lost <= FEW:
         return found
@@ -152,6 +147,12 @@ def certify(
         "learn a finer grid: halve its steps and repeat",
     )
     return found._replace(check=Check(name, "fail", lost, FEW, "", remedy), verdict="refine", lost=lost)
+
+
+def all_solved(found: Certificate, log_density: np.ndarray) -> Certificate:
+    """The certificate once all draws were solved adaptively: one where the density is zero is one too many."""
+    unsolved = float(np.mean(~np.isfinite(log_density)))
+    return found._replace(check=stepped_over(unsolved), verdict="adaptive") if unsolved else found
 
 
 def finer(target: Target, lean: Frozen) -> Frozen:

@@ -66,7 +66,7 @@ def judge(
         checks += basin_checks(search.basins, search.left_out, np.concatenate(result.raw))
     checks += result.checks
     if target.layout.solves:
-        checks += [certificate or _tolerance(target, result), *_resolvable(target, run)]
+        checks += [certificate or _tolerance(target, result), *_resolvable(target, run, result)]
     if run.ended != "finished":
         checks.append(
             Check("run", "pass with remarks", place=run.ended, remedy="run it again with more time")
@@ -81,17 +81,23 @@ def _tolerance(target, result):
     return tolerance_check(likelihoods(target.refined(), some) - _likelihoods(target, some))
 
 
-def _resolvable(target, run):
-    """Proposals that failed, solved a hundred times more accurately; none where nothing failed as stated."""
-    if not len(run.failed_at):
+def _resolvable(target, run, result):
+    """Proposals that failed, solved a hundred times more accurately; none where nothing failed as stated.
+
+    Where draws are kept of transitions, those before the first of them do not matter.
+    """
+    made = sum(chunk.draws.shape[1] for chunk in run.chunks)
+    began = made - result.raw[0].shape[1] if "failed" in result.statistics else 0
+    failed_at = run.failed_at[run.failed_in >= began]
+    if not len(failed_at):
         return ()
-    asked = run.failed_at[np.linspace(0, len(run.failed_at) - 1, min(64, len(run.failed_at))).astype(int)]
+    asked = failed_at[np.linspace(0, len(failed_at) - 1, min(64, len(failed_at))).astype(int)]
     unsolved = asked[~np.isfinite(_likelihoods(target, asked))]  # elsewhere only the gradient failed
     solved = (
         np.sum(np.isfinite(likelihoods(target.refined(), unsolved))) / len(asked) if len(unsolved) else 0.0
     )
-    proposals = sum(np.size(chunk.statistics["failed"]) for chunk in run.chunks)
-    return (resolvable_check(float(solved) * len(run.failed_at) / proposals),)
+    proposals = sum(np.size(chunk.statistics["failed"]) for chunk in run.chunks) * (1 - began / made)
+    return (resolvable_check(float(solved) * len(failed_at) / proposals),)
 
 
 def _likelihoods(target, points):

@@ -20,7 +20,15 @@ from bayeshybrid.inference import hosts
 from bayeshybrid.inference.convergence import FEW
 from bayeshybrid.inference.cost import Cost, expect, listening
 from bayeshybrid.inference.driver import MISLED, TARGET_ESS, Run, drive
-from bayeshybrid.inference.freezing import REFINEMENTS, Frozen, certify, finer, near_basins, steadier
+from bayeshybrid.inference.freezing import (
+    REFINEMENTS,
+    Frozen,
+    all_solved,
+    certify,
+    finer,
+    near_basins,
+    steadier,
+)
 from bayeshybrid.inference.gates import scale_networks, scout
 from bayeshybrid.inference.judgement import judge
 from bayeshybrid.inference.method import METHODS, Method, Result
@@ -289,9 +297,12 @@ def _certified(method, target, lean, basins, key, settings):
             return last
         if not lean.target.grids or not draws.size:
             return drawn
-        told = _told(target, draws)
         missed, tried = _missed_since(run, drawn.result)
-        found = certify(target, lean, draws, told["log_density"], missed, tried)
+        found = certify(target, lean, draws, drawn.result.statistics["lp"].min(), missed, tried)
+        told = None
+        if found.verdict == "pass":
+            told = _told(target, draws)
+            found = all_solved(found, told["log_density"])
         last = drawn._replace(certificate=found.check, told=told, lean=_with_missed(lean, len(missed), tried))
         over = deadline is not None and hosts.first(time.monotonic() >= deadline)
         unstable = run.ended == MISLED or found.lost > FEW
@@ -377,8 +388,15 @@ def _missed_since(run, result):
 
 
 def _told(target, draws):
-    """The values of unknowns and derived quantities at each draw, one after another, and its log densities."""
-    return ask(target, draws.reshape(-1, draws.shape[-1]), ["values", "log_likelihood", "log_density"])
+    """The values of unknowns and derived quantities at each draw, one after another, and its log densities.
+
+    A chain that stands still is asked once.
+    """
+    moved = np.ones(draws.shape[:2], bool)
+    moved[:, 1:] = np.any(draws[:, 1:] != draws[:, :-1], axis=-1)
+    told = ask(target, draws[moved], ["values", "log_likelihood", "log_density"])
+    place = np.cumsum(moved.ravel()) - 1
+    return jax.tree.map(lambda rows: rows[place], told)
 
 
 def _samples(draws, told):

@@ -15,7 +15,7 @@ import bayeshybrid as bh
 from bayeshybrid import configuration
 from bayeshybrid.diagnostics import mean_error
 from bayeshybrid.inference import driver, freezing, verbs
-from bayeshybrid.inference.freezing import Frozen, certify, finer, near_basins, rough
+from bayeshybrid.inference.freezing import Frozen, all_solved, certify, finer, near_basins, rough
 from bayeshybrid.inference.grids import refine
 from bayeshybrid.inference.method import Basin, Chunk
 from bayeshybrid.inference.search import Search
@@ -111,10 +111,10 @@ def test_draws_on_a_grid_too_coarse_are_not_certified_and_on_a_finer_one_they_ar
         coarse = Frozen(target.frozen({"path": np.array([0.0, *TIMES])}))
         one = bh.Target(decay, {"times": TIMES[-1:], "y": DECAY["y"][-1:]})
         crude = Frozen(one.frozen({"path": np.array([0.0, TIMES[-1]])}))
-        assert certify(one, crude, draws, np.zeros(1200), np.zeros((0, 1)), 1200).verdict != "pass"
+        assert certify(one, crude, draws, 0.0, np.zeros((0, 1)), 1200).verdict != "pass"
         better = finer(one, finer(one, finer(one, crude)))
-        assert certify(one, better, draws, np.zeros(1200), np.zeros((0, 1)), 1200).verdict == "pass"
-        assert certify(target, coarse, draws, np.zeros(1200), np.zeros((0, 1)), 1200).verdict == "pass"
+        assert certify(one, better, draws, 0.0, np.zeros((0, 1)), 1200).verdict == "pass"
+        assert certify(target, coarse, draws, 0.0, np.zeros((0, 1)), 1200).verdict == "pass"
     assert better.steps == {"path": [8]}
 
 
@@ -122,9 +122,9 @@ def test_proposals_that_fail_on_the_grid_alone_are_counted(target, lean):
     draws = np.full((4, 300, 1), np.log(0.6)) + 0.01 * np.random.default_rng(1).normal(size=(4, 300, 1))
     solvable = np.full((10, 1), np.log(0.6))
     with configuration.scope():
-        found = certify(target, lean, draws, np.zeros(1200), solvable, 1000)
-        few = certify(target, lean, draws, np.zeros(1200), solvable, 100_000)
-        far = certify(target, lean, draws, np.zeros(1200), solvable + 2.0, 1000)
+        found = certify(target, lean, draws, 0.0, solvable, 1000)
+        few = certify(target, lean, draws, 0.0, solvable, 100_000)
+        far = certify(target, lean, draws, 0.0, solvable + 2.0, 1000)
     assert found.verdict == "refine"
     assert far.verdict == "pass"  # solved too, and never to be accepted
     assert found.lost == pytest.approx(0.01)
@@ -189,7 +189,8 @@ def test_a_proposal_that_fails_on_the_grid_alone_is_no_failed_solve(target, lean
     chunk = Chunk(places, {"failed": failed, "failed_at": places, "lp": np.zeros((2, 2))})
     with configuration.scope():
         seen.count(chunk, 100)
-    failed_at, missed_at, missed_in = seen.places()
+    failed_at, failed_in, missed_at, missed_in = seen.places()
+    assert failed_in.tolist() == [101]
     assert chunk.statistics["failed"].tolist() == [[False, False], [False, True]]
     assert "failed_at" not in chunk.statistics
     assert missed_at.tolist() == [[np.log(0.6)]]
@@ -232,7 +233,7 @@ def test_what_flies_off_on_the_grid_alone_did_not_diverge(unstable):
     )
     with configuration.scope():
         seen.count(chunk, 100)
-    _, missed_at, missed_in = seen.places()
+    _, _, missed_at, missed_in = seen.places()
     assert chunk.statistics["diverging"].tolist() == [[False, True, True]]
     assert missed_at.tolist() == [[np.log(60.0)]]
     assert missed_in.tolist() == seen.within_reach == [100]
@@ -256,8 +257,9 @@ def test_a_single_draw_that_cannot_be_solved_is_enough_to_leave_the_grids(target
     draws = np.log(0.6) + 0.01 * np.random.default_rng(2).normal(size=(4, 300, 1))
     density = np.zeros(1200)
     with configuration.scope():
-        assert certify(target, lean, draws, density, np.zeros((0, 1)), 1200).verdict == "pass"
-        density[7] = -np.inf
-        found = certify(target, lean, draws, density, np.zeros((0, 1)), 1200)
+        passed = certify(target, lean, draws, 0.0, np.zeros((0, 1)), 1200)
+    assert all_solved(passed, density).verdict == "pass"
+    density[7] = -np.inf
+    found = all_solved(passed, density)
     assert found.verdict == "adaptive"
     assert found.check.state == "fail"
