@@ -15,8 +15,10 @@ from bayeshybrid import plots as plots  # noqa: E402
 from bayeshybrid import preflight as preflight  # noqa: E402
 from bayeshybrid import uncertainty as uncertainty  # noqa: E402
 from bayeshybrid.bases import Fourier, Polynomial, Radial, Spline  # noqa: E402
+from bayeshybrid.comparison import compare  # noqa: E402
 from bayeshybrid.composition import gated, hierarchical, parallel, residual, series  # noqa: E402
 from bayeshybrid.configuration import configure  # noqa: E402
+from bayeshybrid.discrepancies import discrepancy  # noqa: E402
 from bayeshybrid.faults import DataError, ModelError, StartError  # noqa: E402
 from bayeshybrid.forecast import Forecast  # noqa: E402
 from bayeshybrid.formulas import formula  # noqa: E402
@@ -26,7 +28,7 @@ from bayeshybrid.inference.shared import SharedHMC  # noqa: E402
 from bayeshybrid.inference.svi import SVI  # noqa: E402
 from bayeshybrid.inference.verbs import infer, simulate  # noqa: E402
 from bayeshybrid.measured import Measurements  # noqa: E402
-from bayeshybrid.networks import MLP, network  # noqa: E402
+from bayeshybrid.networks import MLP, MonotoneMLP, network  # noqa: E402
 from bayeshybrid.observation import observe  # noqa: E402
 from bayeshybrid.posterior import Posterior  # noqa: E402
 from bayeshybrid.priors import (  # noqa: E402
@@ -61,6 +63,7 @@ __all__ = [
     "Horseshoe",
     "Measurements",
     "ModelError",
+    "MonotoneMLP",
     "Parameter",
     "Polynomial",
     "Posterior",
@@ -73,7 +76,9 @@ __all__ = [
     "TextBar",
     "Verdict",
     "bounded",
+    "compare",
     "configure",
+    "discrepancy",
     "doses",
     "gated",
     "hierarchical",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from .faults import ModelError
 
-__all__ = ["MLP", "Layer", "along_last", "apply_along_last", "check_stateless", "input_size"]
+__all__ = ["MLP", "Layer", "MonotoneMLP", "along_last", "apply_along_last", "check_stateless", "input_size"]
 
 
 def along_last(vector: ArrayLike, rank: int) -> Array:
@@ -103,6 +103,68 @@ class MLP(eqx.Module):
         for layer in self.layers[:-1]:
             x = self.activation(layer(x))
         return self.layers[-1](x)
+
+
+class MonotoneMLP(eqx.Module):
+    """A fully connected network that rises or falls with some of its inputs, whatever its weights.
+
+    Behind the first layer all weights are positive, by a softplus, and so are those of the inputs it rises with; those
+    of inputs that it falls with are negative, and the others free. With two hidden layers it can come near any
+    function that is monotone in up to two inputs, and with as many layers as there are such inputs any other (Daniels
+    and Velikova 2010, "Monotone and partially monotone neural networks", IEEE Transactions on Neural Networks 21).
+
+    **Arguments:**
+
+    - `in_size`, `out_size`: numbers of inputs and outputs, along the last axis.
+    - `rises`, `falls`: places of the inputs that every output rises or falls with.
+    - `width`: entries of each hidden layer; `depth`: number of hidden layers.
+
+    **Raises:** `ModelError` for sizes that are no whole numbers above zero, places that are no inputs or stand in
+    both, and where there is none.
+
+    ```python
+    net = bh.MonotoneMLP(2, 1, rises=(0,))
+    assert net(jnp.array([1.0, 0.0])) > net(jnp.array([0.0, 0.0]))
+    ```
+    """
+
+    layers: tuple[Layer, ...]
+    signs: tuple[int, ...] = eqx.field(static=True)
+    in_size: int = eqx.field(static=True)
+    out_size: int = eqx.field(static=True)
+
+    def __init__(
+        self,
+        in_size: int,
+        out_size: int,
+        *,
+        rises: Sequence[int] = (),
+        falls: Sequence[int] = (),
+        width: int = 8,
+        depth: int = 2,
+    ):
+        self.layers = MLP(in_size, out_size, width, depth).layers
+        if depth < 1:
+            raise ModelError(f"MonotoneMLP: depth = {depth!r} must be a whole number above zero.")
+        places = (*rises, *falls)
+        if not places or len(set(places)) < len(places) or not set(places) <= set(range(in_size)):
+            raise ModelError(
+                f"MonotoneMLP: rises={tuple(rises)} and falls={tuple(falls)} must name inputs among 0 to "
+                f"{in_size - 1}, at least one and none twice."
+            )
+        self.signs = tuple((place in rises) - (place in falls) for place in range(in_size))
+        self.in_size, self.out_size = in_size, out_size
+
+    def __call__(self, x: Float[Array, " in"]) -> Float[Array, " out"]:
+        """The network's outputs at one point."""
+        first, *others = self.layers
+        signs = np.array(self.signs)[None]
+        weight = jnp.where(signs == 0, first.weight, signs * jax.nn.softplus(first.weight))
+        x = Layer(weight, first.bias)(x)
+        for layer in others:
+            positive = jax.nn.softplus(layer.weight) / np.sqrt(layer.weight.shape[1])
+            x = Layer(positive, layer.bias)(jnp.tanh(x))
+        return x
 
 
 def apply_along_last(net: Any, x: Array) -> Array:

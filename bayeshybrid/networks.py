@@ -28,13 +28,13 @@ from numpyro.contrib.module import random_eqx_module
 from numpyro.primitives import apply_stack
 
 from . import sites
-from .architecture import MLP, along_last, apply_along_last, check_stateless, input_size
+from .architecture import MLP, MonotoneMLP, along_last, apply_along_last, check_stateless, input_size
 from .faults import ModelError
 from .recorder import Recorder
 from .sparsity import Horseshoe
 from .weights import Prior, paths_and_shapes, weight_priors, zero_paths
 
-__all__ = ["INPUTS", "MLP", "NETWORK", "Network", "network", "recording", "replaying"]
+__all__ = ["INPUTS", "MLP", "NETWORK", "MonotoneMLP", "Network", "network", "recording", "replaying"]
 
 INPUTS = "bayeshybrid.inputs"
 """Type of the message by which a network asks for the centre and spread of its inputs."""
@@ -297,7 +297,7 @@ def network(
 
 def _widths(name: str, net: eqx.Module, prior: Any) -> dict[str, Array]:
     """Of each array of weights their standard deviations, where these are unknown; nothing with another prior."""
-    if not isinstance(prior, Horseshoe):
+    if not hasattr(prior, "widths"):
         return {}
     shapes = paths_and_shapes(net)
     return {path: prior.widths(name, f"{name}/{path}", shape) for path, shape in shapes.items()}

@@ -18,7 +18,7 @@ from bayeshybrid.forecast import Forecast
 from bayeshybrid.held_out import HeldOut
 from bayeshybrid.observation import EXACT, LEFT, MISSING, RIGHT
 
-__all__ = ["Scored", "pooled", "score"]
+__all__ = ["Scored", "pooled", "score", "scored_events"]
 
 
 @dataclass(frozen=True)
@@ -197,10 +197,8 @@ def _log_scores(held, weights):
     scored by the probability of that.
     """
     each = held.rows.log_probability
-    extent = held.reading.values.shape[each.ndim - 1 :]  # the axes that one event joins
-    size = int(np.prod(extent, dtype=int))
+    size, known = scored_events(held)
     kinds = held.reading.kinds.reshape(-1, size)
-    known = (np.any if held.reading.partial else np.all)(kinds != MISSING, axis=1)
     shares = None if weights is None else weights.reshape(len(each), -1, size)[:, :, 0]
     data = scores.mixture_log_score(_flat(each), shares)
     plays = _flat(held.plays.log_probability).copy()
@@ -210,6 +208,23 @@ def _log_scores(held, weights):
             other = np.log1p(-np.minimum(np.exp(data), 1 - 1e-16))
         plays = np.where(kinds[:, 0] > MISSING, np.where(inside, data, other), plays)
     return _stacked(data, plays)[:, known]
+
+
+def scored_events(held: HeldOut) -> tuple[int, np.ndarray]:
+    """How many cells the noise joins into one event, and which events have a log score.
+
+    ```python
+    from bayeshybrid.held_out import evaluate
+    from bayeshybrid.plays import scored_events
+    model = lambda y=None: numpyro.sample("y", dist.Normal(numpyro.sample("x", dist.Normal()), 1.0), obs=y)
+    held = evaluate(bh.simulate(model, {}, key=0, draws=500), {"y": np.array(0.0)})["y"]
+    assert scored_events(held)[0] == 1 and scored_events(held)[1].tolist() == [True]
+    ```
+    """
+    extent = held.reading.values.shape[held.rows.log_probability.ndim - 1 :]  # the axes that one event joins
+    size = int(np.prod(extent, dtype=int))
+    kinds = held.reading.kinds.reshape(-1, size)
+    return size, (np.any if held.reading.partial else np.all)(kinds != MISSING, axis=1)
 
 
 def _inside(held):
@@ -251,10 +266,18 @@ def _smoothed(log_likelihood, chain):
 
     _, counts = np.unique(chain, return_counts=True)
     chains = len(counts) if len(set(counts)) == 1 else 1
-    values = log_likelihood.reshape(chains, -1, log_likelihood.shape[1])
+    telling = (
+        np.ptp(log_likelihood, axis=0) > 0
+    )  # what is as probable under each draw is left out by no weights
+    smoothed, shape = np.full(log_likelihood.shape, -np.log(len(log_likelihood))), np.zeros(len(telling))
+    if not telling.any():
+        return smoothed, shape, np.nan
+    values = log_likelihood[:, telling].reshape(chains, -1, int(telling.sum()))
     tree = arviz_base.from_dict({"posterior": {"lp": values.sum(axis=-1)}, "log_likelihood": {"y": values}})
     with warnings.catch_warnings():  # what it warns of is told in words, with the number of values
         warnings.filterwarnings("ignore", "Estimated shape parameter", UserWarning)
         found: Any = arviz_stats.loo(tree, pointwise=True, var_name="y")
     weights = found.log_weights.transpose("chain", "draw", ...).values
-    return weights.reshape(len(log_likelihood), -1), found.pareto_k.values.ravel(), float(found.good_k)
+    smoothed[:, telling] = weights.reshape(len(log_likelihood), -1)
+    shape[telling] = found.pareto_k.values.ravel()
+    return smoothed, shape, float(found.good_k)

@@ -89,11 +89,10 @@ def _solve_on_log_scale(field, start, times, args):
     return log_path.ys
 
 
-def lotka_volterra_and_missing(t, log_y, args):
-    """Rates by the equation and by what it leaves out, which fades below one kpelt: nothing lives, nothing dies."""
-    rates, missing = args
+def lotka_volterra_rates(t, log_y, rates):
+    """The equation as rates at which each population grows or falls."""
     y = jnp.exp(log_y)
-    return lotka_volterra(t, y, rates) / y + missing(y) / (y + 1.0)
+    return lotka_volterra(t, y, rates) / y
 
 
 def hybrid(times, pelts=None):
@@ -108,7 +107,13 @@ def hybrid(times, pelts=None):
         spread=SPREAD_PELTS,
         initial="zero",
     )
-    _observe(_solve_on_log_scale(lotka_volterra_and_missing, start, times, (rates, missing)), noise, pelts)
+
+    def left_out(t, log_y, rates):
+        y = jnp.exp(log_y)
+        return missing(y) / (y + 1.0)  # fades below one kpelt: nothing lives, nothing dies
+
+    change = bh.residual("change", lotka_volterra_rates, left_out, unit="1/yr", labels=SPECIES)
+    _observe(_solve_on_log_scale(change, start, times, rates), noise, pelts)
 
 
 def rates_from_network(t, log_y, rates):
