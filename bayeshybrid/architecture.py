@@ -162,7 +162,7 @@ class MonotoneMLP(eqx.Module):
         weight = jnp.where(signs == 0, first.weight, signs * jax.nn.softplus(first.weight))
         x = Layer(weight, first.bias)(x)
         for layer in others:
-            positive = jax.nn.softplus(layer.weight) / np.sqrt(layer.weight.shape[1])
+            positive = jax.nn.softplus(layer.weight) / np.sqrt(np.shape(layer.weight)[1])
             x = Layer(positive, layer.bias)(jnp.tanh(x))
         return x
 

@@ -255,10 +255,12 @@ def gated(
     if gate is None:
         tag = sites.Tag(name, unit="1", labels=among)
         stated = prior or dist.Dirichlet(jnp.ones(len(among)))
-        gate = numpyro.sample(f"{name}_weight", stated, infer=sites.mapping(tag))
+        weights: Any = numpyro.sample(f"{name}_weight", stated, infer=sites.mapping(tag))
+    else:
+        weights = gate
     tags = dict.fromkeys(checked, sites.Tag(name, unit=unit, labels=tuple(labels)))
     tags[GATE] = sites.Tag(name, unit="1", labels=among)
-    return _built(Gated(checked, name, "gated", inputs, gate, attention), tags)
+    return _built(Gated(checked, name, "gated", inputs, weights, attention), tags)
 
 
 def _unknown(name, what, prior, labels):

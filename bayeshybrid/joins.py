@@ -134,21 +134,21 @@ class Residual(Join):
             _same_shape(self, told)
             whole = missing
         else:
-            whole = self._placed(known, missing)
+            whole = self._placed(known, missing, self.into)
         if self.how == "factor":
             return known * jnp.exp(whole), told
         return known + whole, told
 
-    def _placed(self, known, missing):
+    def _placed(self, known, missing, into):
         """The missing term among zeros."""
         size = known.shape[-1] if known.ndim else 0
-        fits = all(0 <= place < size for place in self.into)
-        if not fits or missing.shape != (*known.shape[:-1], len(self.into)):
+        fits = all(0 <= place < size for place in into)
+        if not fits or missing.shape != (*known.shape[:-1], len(into)):
             raise ModelError(
-                f"residual({self.name!r}): into={self.into} says to which of {size} entries of `known` the missing "
+                f"residual({self.name!r}): into={into} says to which of {size} entries of `known` the missing "
                 f"term is added, and that has shape {missing.shape}: give it one entry for each"
             )
-        return jnp.zeros(known.shape, jnp.result_type(known, missing)).at[..., list(self.into)].set(missing)
+        return jnp.zeros(known.shape, jnp.result_type(known, missing)).at[..., list(into)].set(missing)
 
 
 class Parallel(Join):

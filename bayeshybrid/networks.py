@@ -31,7 +31,7 @@ from . import sites
 from .architecture import MLP, MonotoneMLP, along_last, apply_along_last, check_stateless, input_size
 from .faults import ModelError
 from .recorder import Recorder
-from .sparsity import Horseshoe
+from .sparsity import Widths
 from .weights import Prior, paths_and_shapes, weight_priors, zero_paths
 
 __all__ = ["INPUTS", "MLP", "NETWORK", "MonotoneMLP", "Network", "network", "recording", "replaying"]
@@ -215,7 +215,7 @@ def network(
     unit: str | None = None,
     center: ArrayLike | None = None,
     spread: ArrayLike | None = None,
-    prior: Prior | Horseshoe | None = None,
+    prior: Prior | Widths | None = None,
     initial: Literal["prior", "zero"] = "prior",
     bounds: tuple[float | None, float | None] | None = None,
     conserves: ArrayLike | None = None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +14,15 @@ from jaxtyping import Array
 from . import sites
 from .faults import ModelError
 
-__all__ = ["Horseshoe"]
+__all__ = ["Horseshoe", "Widths"]
+
+
+class Widths(Protocol):
+    """A prior of weights that are normal, each with a standard deviation that depends on other unknowns."""
+
+    def widths(self, group: str, name: str, shape: tuple[int, ...]) -> Array:
+        """Statement: the standard deviation of each weight of the array `name`, of this shape, of a network `group`."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -72,4 +81,4 @@ class Horseshoe:
         tau = numpyro.sample(f"{name}_global", dist.HalfCauchy(whole), infer=tag)
         half = 0.5 * self.freedom
         square = numpyro.sample(f"{name}_slab", dist.InverseGamma(half, half * self.slab**2), infer=tag)
-        return tau * local * jnp.sqrt(square / (square + (tau * local) ** 2))
+        return jnp.asarray(tau * local * jnp.sqrt(square / (square + (tau * local) ** 2)))

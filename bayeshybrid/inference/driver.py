@@ -218,5 +218,6 @@ class _Failures:
 
     def places(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Where proposals failed and in which transition, and the same of those refused by grids alone."""
-        columns = (*zip(*self.failed, strict=True), *zip(*self.missed, strict=True))
-        return tuple(map(np.concatenate, columns))
+        failed_at, failed_in = map(np.concatenate, zip(*self.failed, strict=True))
+        missed_at, missed_in = map(np.concatenate, zip(*self.missed, strict=True))
+        return failed_at, failed_in, missed_at, missed_in
