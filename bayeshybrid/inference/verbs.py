@@ -43,9 +43,10 @@ from bayeshybrid.survey import ask, draw_prior
 from bayeshybrid.target import Target
 from bayeshybrid.verdict import Check
 
-# Of shared chains, each tried where the last one left; and of what follows them, since the usual 0.8 diverged there.
+# Of shared chains, each tried where the last one left; and of what follows them, since the usual 0.8 diverged there,
+# and with 0.95 a network beside Lotka-Volterra.
 ACCEPTANCES = (0.8, 0.95, 0.99)
-CAREFUL = 0.95
+CAREFUL = (0.95, 0.99)
 
 # Positions are mapped to whitened ones and back, so that even a chain that stands still moves by so much.
 ROUNDING = 1e-8
@@ -320,7 +321,7 @@ def _drawn(method, target, lean, basins, key, settings):
     """One run of the method that was named.
 
     Without one shared chains are tried first, then with smaller steps, for which nothing is compiled again; they are
-    left for `NUTS` where the posterior's shape is not theirs.
+    left for `NUTS` where the posterior's shape is not theirs, and this for smaller steps where it diverges.
     """
     stated = target if lean.target.grids else None
 
@@ -347,11 +348,25 @@ def _drawn(method, target, lean, basins, key, settings):
         if not reason or first.run.ended in ("interrupted", "out of time", MISLED):
             return first
         reasons.append(f"an acceptance of {shared.target_acceptance:g} {reason}")
-    chosen = NUTS(draws=None, target_acceptance=CAREFUL)
-    why = "; with ".join(filter(None, reasons))
-    return drawn(
-        chosen, (f"no method was named, and {chosen!r} was used instead of shared chains: with {why}",)
-    )
+    return _drawn_carefully(drawn, [reason for reason in reasons if reason])
+
+
+def _drawn_carefully(drawn, reasons):
+    """One run of `NUTS`, or a second with smaller steps where that diverges."""
+    first = None
+    for acceptance in CAREFUL:
+        chosen = NUTS(draws=None, target_acceptance=acceptance)
+        words = f"no method was named, and {chosen!r} was used instead of shared chains: with {'; with '.join(reasons)}"
+        last = drawn(chosen, (words,), give_up=acceptance < CAREFUL[-1])
+        if last.run.ended != "hard":
+            break
+        first = last
+        diverged = np.mean(last.result.statistics["diverging"])
+        reasons = [
+            *reasons,
+            f"NUTS and an acceptance of {acceptance:g} {100 * diverged:.1f} % of transitions diverge",
+        ]
+    return first if first and first.result.draws.size and not last.result.draws.size else last
 
 
 def _in_the_draws(result):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 import bayeshybrid as bh
 from bayeshybrid import configuration
 from bayeshybrid.diagnostics import effective_sample_size, mean_error
-from bayeshybrid.inference import driver
+from bayeshybrid.inference import driver, verbs
 from bayeshybrid.inference.chains import middle_of
 from bayeshybrid.inference.devices import mesh_of
 from bayeshybrid.inference.method import Basin
@@ -304,3 +305,34 @@ def test_effective_sample_size_is_checked_and_not_believed():
     assert 0.5 < np.mean(np.square(scores)) < 2.0
     real = 2 * covariance[0, 0] ** 2 / np.mean(np.square(errors))
     assert 0.5 < real / np.mean(reported) < 2.0
+
+
+def stub(ended, draws):
+    """What a run ends with, as far as the choice of the next one asks."""
+    result = SimpleNamespace(draws=np.zeros((4, draws, 1)), statistics={"diverging": np.full((4, 10), 0.02)})
+    return SimpleNamespace(run=SimpleNamespace(ended=ended), result=result)
+
+
+@pytest.mark.parametrize(
+    ("runs", "chosen"),
+    [
+        ([stub("finished", 10)], 0),
+        ([stub("hard", 10), stub("finished", 10)], 1),
+        ([stub("hard", 10), stub("out of time", 0)], 0),  # its draws are all there is
+        ([stub("hard", 0), stub("out of time", 0)], 1),
+    ],
+)
+def test_nuts_is_tried_once_more_with_smaller_steps_where_it_diverges(runs, chosen):
+    asked = []
+
+    def drawn(method, words, give_up):
+        asked.append((method.target_acceptance, give_up, words[0]))
+        return runs[len(asked) - 1]
+
+    assert verbs._drawn_carefully(drawn, ["the step size is tiny"]) is runs[chosen]
+    assert [each[:2] for each in asked] == [(0.95, True), (0.99, False)][: len(runs)]
+    if len(runs) > 1:
+        assert (
+            "the step size is tiny; with NUTS and an acceptance of 0.95 2.0 % of transitions diverge"
+            in asked[1][2]
+        )
