@@ -53,7 +53,7 @@ class SiteComparison:
     """How models forecast one observed site.
 
     - `figures`: model to figure to value: `"log score"` (mean log density or probability of a measurement, in nats),
-      `"CRPS"`, `"RMSE"`, `"MAE"` in `unit`, `"coverage 90 %"` and `"width 90 %"` of the central interval.
+      `"CRPS"`, `"RMSE"`, `"MAE"` in `unit`, and `"coverage 90 %"` of the central interval; of classes the first alone.
     - `differences`: model to figure to `Difference` from the model that is best by it, for the first two and `"MAE"`.
     - `compared`: how many values; `in_sample`: whether they were fitted, and each is scored as if left out.
     """

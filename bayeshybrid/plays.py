@@ -266,9 +266,8 @@ def _smoothed(log_likelihood, chain):
 
     _, counts = np.unique(chain, return_counts=True)
     chains = len(counts) if len(set(counts)) == 1 else 1
-    telling = (
-        np.ptp(log_likelihood, axis=0) > 0
-    )  # what is as probable under each draw is left out by no weights
+    # What is as probable under each draw needs no weights to be left out, and has no tail to smooth.
+    telling = np.ptp(log_likelihood, axis=0) > 0
     smoothed, shape = np.full(log_likelihood.shape, -np.log(len(log_likelihood))), np.zeros(len(telling))
     if not telling.any():
         return smoothed, shape, np.nan
