@@ -142,7 +142,7 @@ class Residual(Join):
     def _placed(self, known, missing, into):
         """The missing term among zeros."""
         size = known.shape[-1] if known.ndim else 0
-        fits = all(0 <= place < size for place in into)
+        fits = len(set(into)) == len(into) and all(0 <= place < size for place in into)
         if not fits or missing.shape != (*known.shape[:-1], len(into)):
             raise ModelError(
                 f"residual({self.name!r}): into={into} says to which of {size} entries of `known` the missing "

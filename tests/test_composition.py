@@ -286,6 +286,7 @@ ILL_CALLED = {
         "f", line, lambda x: x[:, 0]
     ),
     "says to which of 1 entries": lambda: bh.residual("f", line, curve, into=(1,)),
+    "into=(0, 0) says to which": lambda: bh.residual("f", line, lambda x: x * jnp.ones((1, 2)), into=(0, 0)),
     "part 'second' returns nothing": lambda: bh.series("f", {"first": line, "second": lambda x: None}),
     "write lift=...": lambda: bh.hierarchical("f", {"coarse": lambda x: x[::2], "fine": line}),
     "the gate has 3 outputs for 2 parts (a, b)": lambda: bh.gated("f", {"a": line, "b": curve}, net("g", 3)),
