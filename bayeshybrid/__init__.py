@@ -4,6 +4,8 @@ A model is a numpyro model. bayeshybrid adds statements to write inside it, one 
 by any method, and analyses of what comes out.
 """
 
+from typing import TYPE_CHECKING
+
 from bayeshybrid import configuration as configuration
 
 configuration.prepare()
@@ -11,7 +13,6 @@ configuration.prepare()
 from bayeshybrid import calibration as calibration  # noqa: E402
 from bayeshybrid import identifiability as identifiability  # noqa: E402
 from bayeshybrid import noise as noise  # noqa: E402
-from bayeshybrid import plots as plots  # noqa: E402
 from bayeshybrid import preflight as preflight  # noqa: E402
 from bayeshybrid import uncertainty as uncertainty  # noqa: E402
 from bayeshybrid.bases import Fourier, Polynomial, Radial, Spline  # noqa: E402
@@ -22,10 +23,12 @@ from bayeshybrid.discrepancies import discrepancy  # noqa: E402
 from bayeshybrid.faults import DataError, ModelError, StartError  # noqa: E402
 from bayeshybrid.forecast import Forecast  # noqa: E402
 from bayeshybrid.formulas import formula  # noqa: E402
+from bayeshybrid.inference import recipes as recipes  # noqa: E402
 from bayeshybrid.inference.ensemble import DeepEnsemble  # noqa: E402
 from bayeshybrid.inference.nuts import NUTS  # noqa: E402
 from bayeshybrid.inference.shared import SharedHMC  # noqa: E402
 from bayeshybrid.inference.svi import SVI  # noqa: E402
+from bayeshybrid.inference.training import Trained, train  # noqa: E402
 from bayeshybrid.inference.verbs import infer, simulate  # noqa: E402
 from bayeshybrid.measured import Measurements  # noqa: E402
 from bayeshybrid.networks import MLP, MonotoneMLP, network  # noqa: E402
@@ -48,6 +51,9 @@ from bayeshybrid.statements import solve_ode  # noqa: E402
 from bayeshybrid.tables import measurements  # noqa: E402
 from bayeshybrid.target import Target  # noqa: E402
 from bayeshybrid.verdict import Verdict  # noqa: E402
+
+if TYPE_CHECKING:
+    from bayeshybrid import plots as plots
 
 __all__ = [
     "MLP",
@@ -74,6 +80,7 @@ __all__ = [
     "StartError",
     "Target",
     "TextBar",
+    "Trained",
     "Verdict",
     "bounded",
     "compare",
@@ -98,4 +105,14 @@ __all__ = [
     "series",
     "simulate",
     "solve_ode",
+    "train",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """`bh.plots`, loaded when it is first asked for: who draws no picture does not wait for it."""
+    if name != "plots":
+        raise AttributeError(f"module 'bayeshybrid' has no attribute {name!r}")
+    from importlib import import_module
+
+    return import_module("bayeshybrid.plots")

@@ -28,6 +28,7 @@ from bayeshybrid.science.inputs import Doses, Forcing, binding
 from bayeshybrid.science.jumps import undeclared
 from bayeshybrid.science.ode import Solution
 from bayeshybrid.science.pacing import Buckets, Stable
+from bayeshybrid.science.relaxed import Relaxation
 
 SOLUTION = "bayeshybrid.solution"
 """Type of the message by which a statement hands over what it solved."""
@@ -45,8 +46,8 @@ time, what it said there, and the solution is that of this equation under those 
 GRID = "bayeshybrid.grid"
 """Type of the message by which a statement asks for a frozen grid of steps: `(n + 1,)`, or `(units, n + 1)`.
 
-Its answer is `None` where the step size control shall choose the steps. Only who knows that the start, the times and
-the jumps of the inputs are those of the grid may answer otherwise.
+Its answer is `None` where the step size control shall choose the steps, or a relaxation of the solve. Only who knows
+that the start, the times and the jumps of the inputs are those of the grid may answer with one.
 """
 
 STEPS_PER_PRECISION = 0.2  # a method of order five needs a fifth of the power in steps
@@ -169,7 +170,10 @@ class _System(NamedTuple):
     settings: dict[str, Any]
 
     def solve(self, given, lanes, grid=None):
-        """The solution, on a grid of steps where there is one: for all units, one row for each, or in buckets."""
+        """The solution, on a grid of steps where there is one: for all units, one row for each, or in buckets.
+
+        In place of a grid there may be a relaxation, with the units in front of its arrays where they are mapped.
+        """
         if isinstance(grid, Stable):
             return self.stable().solve(given, lanes, grid.grid)
         if isinstance(grid, Buckets):
@@ -180,19 +184,13 @@ class _System(NamedTuple):
             return jax.tree.map(lambda *x: jnp.concatenate(x)[grid.order], *parts)
 
         def lane(grid, y0, times, args, start, inputs):
-            return ode.solve(
-                self.field,
-                y0,
-                times,
-                start,
-                args,
-                labels=self.labels,
-                inputs=inputs,
-                grid=grid,
-                **self.settings,
-            )
+            settings = {"labels": self.labels, "inputs": inputs, **self.settings}
+            if relaxed:
+                return grid.solve(self.field, y0, times, start, args, **settings)
+            return ode.solve(self.field, y0, times, start, args, grid=grid, **settings)
 
-        own = 0 if grid is not None and jnp.ndim(grid) == 2 else None
+        relaxed = isinstance(grid, Relaxation)
+        own = 0 if relaxed or (grid is not None and jnp.ndim(grid) == 2) else None
         return _mapped(lane, lanes and (own, *lanes))(grid, *given)
 
     def stable(self):

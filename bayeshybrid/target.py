@@ -24,7 +24,7 @@ from bayeshybrid.moments import Moments, conditional_moments
 from bayeshybrid.observation import Measured
 from bayeshybrid.tracing import Run, place_constrained, place_unconstrained, run
 
-__all__ = ["Outcome", "Target", "labels_of", "log_prob"]
+__all__ = ["Outcome", "Target", "guarded", "labels_of", "log_prob"]
 
 
 class Outcome(NamedTuple):
@@ -112,7 +112,7 @@ class Target(eqx.Module):
         With a `key`, an unbiased estimate: subsampled plates draw their rows. Without one every plate has
         all of its rows.
         """
-        return _density(self, q, key)
+        return guarded(self, q, key)
 
     def pointwise(self, q: Float[Array, " size"]) -> dict[str, Array]:
         """Log probability of each observation at `q`, by observed site and in its shape, without plate scale."""
@@ -300,18 +300,14 @@ class Target(eqx.Module):
         return {**self.data, **{name: value.value for name, value in self.fixed}}
 
     def refined(self, finer: float = 100.0) -> Target:
-        """The same target with the tolerances of its solvers `finer` times smaller and steps to match.
-
-        No grid is kept: its steps know of no tolerance.
-        """
+        """The same target with the tolerances of its solvers `finer` times smaller, steps to match and no grids."""
         return self._with(finer=finer, grids={})
 
     def frozen(self, plans: Mapping[str, Any]) -> Target:
         """The same target with these solves on grids of steps that stand; predictions are adaptive as before.
 
         - `plans`: solve name to where steps end, `(n + 1,)` for all units, `(units, n + 1)` or `pacing.Buckets`, with
-          the start, every time of the fit and every jump of an input; see `inference.grids.learn`. The other solves are
-          adaptive.
+          start, times of the fit and jumps of inputs; see `inference.grids.learn`. The other solves are adaptive.
 
         ```python
         def model(times, y=None):
@@ -431,12 +427,13 @@ def _kinds(site):
 
 
 @jax.custom_jvp
-def _density(target, q, key):
+def guarded(target: Any, q: Array, key: Any = None) -> Array:
+    """The sum of `target.densities` at `q`, a target's or a like one's: finite, or `-inf` with gradient zero."""
     value = sum(target.densities(target.run_at(q, key)))
     return jnp.where(jnp.isfinite(value), value, -jnp.inf)
 
 
-@_density.defjvp
+@guarded.defjvp
 def _density_derivative(primals, tangents):
     """Value and gradient are one decision: where either is not finite the point has no density."""
     target, q, key = primals

@@ -6,6 +6,7 @@ the verdict.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +14,13 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from bayeshybrid.data import check_observation
+from bayeshybrid.data import check_observation, located
 from bayeshybrid.faults import DataError, ModelError, Place, StartError
 from bayeshybrid.inference.convergence import reasons_in_words
 from bayeshybrid.inference.freezing import Frozen, rough
 from bayeshybrid.inference.trajectories import slopes
 from bayeshybrid.keys import child
+from bayeshybrid.progress import Progress
 from bayeshybrid.science.ode import Reason
 from bayeshybrid.survey import ask, draw_prior
 from bayeshybrid.target import Target
@@ -29,7 +31,7 @@ MOST_ROUNDS = 5
 EXPLAINED = ("values", "reasons", "start", "initial", "finite", "data", "kinds", "support")
 SHOWN = 5
 
-__all__ = ["Scouts", "scale_networks", "scout"]
+__all__ = ["Scouts", "read", "scale_networks", "scout"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,25 @@ class Scouts:
     share_failed: float
     remarks: tuple[str, ...]
     lean: Frozen
+
+
+def read(
+    model: Callable[..., Any],
+    data: Mapping[str, Any],
+    key: Any,
+    starts: int,
+    progress: Progress,
+    freeze: bool,
+) -> tuple[Target, Scouts, tuple[str, ...]]:
+    """The target with its networks scaled, what prior draws told of it, and notes on the scaling; see `scout`."""
+    progress.start("reading the model", 2)
+    target, scaled = scale_networks(Target(model, data), key)
+    progress.update(1, "prior draws")
+    with located(data):
+        scouts = scout(target, key, starts, freeze)
+    failed = f"{100 * scouts.share_failed:.0f} % of prior draws failed" if scouts.share_failed else ""
+    progress.finish(failed)
+    return target, scouts, scaled
 
 
 def scout(target: Target, key: Any, wanted: int, freeze: bool = False) -> Scouts:

@@ -6,10 +6,12 @@ A failed evaluation has value infinity and gradient zero: here, as everywhere fo
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
 LEARNING_RATE = 0.05
+LONGEST = 10.0
 FIRST_PHASE = 150
 SECOND_PHASE = 400
 MEMORY = 20
@@ -18,9 +20,27 @@ PATIENCE = 5
 LOOK_BACK = 50
 OUT_OF_SIGHT = 30.0
 
+# A group's rate grows while successive gradients agree and falls faster where they do not (Jacobs 1988, "Increased
+# rates of convergence through learning rate adaptation", Neural Networks 1, 295-307), within these limits.
+GROWS, FALLS, SLOWEST, FASTEST = 1.05, 0.7, 0.01, 10.0
+
 Slopes = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
-__all__ = ["climb"]
+__all__ = ["Descent", "adam", "climb", "lbfgs"]
+
+
+class Descent(NamedTuple):
+    """Where many runs of Adam ended, one row each, and what it took.
+
+    - `points`, `values`, `gradients`: the best of each, of what is made small.
+    - `failed`, `clipped`: evaluations of each run that were not finite, and gradients that were cut to length.
+    """
+
+    points: np.ndarray
+    values: np.ndarray
+    gradients: np.ndarray
+    failed: np.ndarray
+    clipped: np.ndarray
 
 
 def climb(
@@ -52,19 +72,44 @@ def climb(
         return -values, -gradients
 
     with np.errstate(over="ignore", invalid="ignore"):  # a step that overflows fails and is halved
-        points, values, gradients = _adam(down, np.array(starts, dtype=float))
-        points, values = _lbfgs(down, points, values, gradients)
+        begun = adam(down, np.array(starts, dtype=float))
+        points, values = lbfgs(down, begun.points, begun.values, begun.gradients)
     return points, -values
 
 
-def _adam(down, points):
-    """Kingma and Ba 2015, with gradients clipped to length ten and the best point kept."""
+def adam(
+    down: Slopes,
+    points: np.ndarray,
+    steps: int = FIRST_PHASE,
+    rates: np.ndarray | float = LEARNING_RATE,
+    groups: np.ndarray | None = None,
+    longest: float = LONGEST,
+) -> Descent:
+    """Kingma and Ba 2015, with gradients cut to a length and the best point kept.
+
+    **Arguments:**
+
+    - `down`: points `(n, size)` to values `(n,)`, infinite where they fail, and gradients; what is made small.
+    - `points`: where the runs start, `(n, size)`.
+    - `rates`: length of a step, of all coordinates or of each; those of rate 0 stay.
+    - `groups`: to which group each coordinate belongs, counted from 0: then each run adapts the rate of each group.
+    - `longest`: the length to which gradients are cut.
+
+    ```python
+    from bayeshybrid.inference.optimise import adam
+    found = adam(lambda x: (np.sum((x - 3) ** 2, axis=1), 2 * (x - 3)), np.zeros((2, 4)), 400)
+    assert np.allclose(found.points, 3, atol=0.05) and not found.failed.any()
+    ```
+    """
     first, second = np.zeros_like(points), np.zeros_like(points)
     shrink = np.ones(len(points))
     best, best_value, best_gradient = points.copy(), np.full(len(points), np.inf), np.zeros_like(points)
-    for step in range(1, FIRST_PHASE + 1):
+    failures, cuts = np.zeros((2, len(points)), int)
+    pace = None if groups is None else _Pace(groups, len(points))
+    for step in range(1, steps + 1):
         values, gradients = down(points)
         failed = ~np.isfinite(values)
+        failures += failed
         better = values < best_value
         best[better], best_value[better], best_gradient[better] = (
             points[better],
@@ -72,27 +117,64 @@ def _adam(down, points):
             gradients[better],
         )
         length = np.linalg.norm(gradients, axis=1, keepdims=True)
-        clipped = gradients * np.minimum(1.0, 10.0 / np.maximum(length, 1e-300))
+        cuts += length[:, 0] > longest
+        clipped = gradients * np.minimum(1.0, longest / np.maximum(length, 1e-300))
         first = np.where(failed[:, None], first, 0.9 * first + 0.1 * clipped)
         second = np.where(failed[:, None], second, 0.999 * second + 0.001 * clipped**2)
-        move = LEARNING_RATE * (first / (1 - 0.9**step)) / (np.sqrt(second / (1 - 0.999**step)) + 1e-8)
+        move = rates * (first / (1 - 0.9**step)) / (np.sqrt(second / (1 - 0.999**step)) + 1e-8)
+        if pace:
+            move = move * pace.after(clipped, failed)
         shrink = np.where(failed, 0.5 * shrink, np.minimum(1.0, 1.1 * shrink))
         points = np.where(failed[:, None], 0.5 * (points + best), points - shrink[:, None] * move)
-    return best, best_value, best_gradient
+    return Descent(best, best_value, best_gradient, failures, cuts)
 
 
-def _lbfgs(down, points, values, gradients):
-    """Nocedal and Wright 2006, algorithm 7.4, with a backtracking search, every lane at its own step."""
+class _Pace:
+    """The factor of each coordinate's rate in each run, by whether successive gradients of its group agree."""
+
+    def __init__(self, groups, lanes):
+        self.members = np.eye(groups.max() + 1)[groups]
+        self.factors = np.ones((lanes, self.members.shape[1]))
+        self.last = np.zeros((lanes, len(groups)))
+
+    def after(self, gradients, failed):
+        agreement = (gradients * self.last) @ self.members
+        factors = self.factors * np.where(agreement > 0, GROWS, np.where(agreement < 0, FALLS, 1.0))
+        self.factors = np.clip(factors, SLOWEST, FASTEST)
+        self.last = np.where(failed[:, None], 0.0, gradients)
+        return self.factors @ self.members.T
+
+
+def lbfgs(
+    down: Slopes, points: np.ndarray, values: np.ndarray, gradients: np.ndarray, steps: int = SECOND_PHASE
+) -> tuple[np.ndarray, np.ndarray]:
+    """Nocedal and Wright 2006, algorithm 7.4, with a backtracking search, every lane at its own step.
+
+    **Arguments:**
+
+    - `down`: as in `adam`.
+    - `points`, `values`, `gradients`: where the runs start, and what `down` says there.
+    - `steps`: calls of `down` at most.
+
+    **Returns:** end points and their values.
+
+    ```python
+    from bayeshybrid.inference.optimise import lbfgs
+    down = lambda x: (np.sum((x - 3) ** 2, axis=1), 2 * (x - 3))
+    points, values = lbfgs(down, np.zeros((2, 4)), *down(np.zeros((2, 4))))
+    assert np.allclose(points, 3)
+    ```
+    """
     lanes, _ = points.shape
     moves: list[np.ndarray] = []
     changes: list[np.ndarray] = []
     direction = -gradients / np.maximum(np.linalg.norm(gradients, axis=1, keepdims=True), 1.0)
     step, stalled = np.ones(lanes), np.zeros(lanes, int)
     earlier, late = values, np.zeros(lanes, bool)
-    for turn in range(SECOND_PHASE):
+    for turn in range(steps):
         if turn and turn % LOOK_BACK == 0:
             if stalled[np.argmin(values)] >= PATIENCE:
-                late |= _too_late(values, earlier - values, points.shape[1], SECOND_PHASE - turn)
+                late |= _too_late(values, earlier - values, points.shape[1], steps - turn)
             earlier = values
         active = (stalled < PATIENCE) & np.isfinite(values) & ~late
         if not active.any():

@@ -28,7 +28,7 @@ KHAT_LIMIT = min(1 - 1 / np.log10(PROPOSALS), 0.7)
 SAME_WEIGHT = 0.01
 NO_BETTER = 2.0
 
-__all__ = ["Search", "at_initial_values", "find_basins"]
+__all__ = ["Search", "at_initial_values", "basins_of", "find_basins", "spread_of"]
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,12 @@ class Search:
 
 
 def find_basins(
-    target: Target, starts: np.ndarray, key: Any, progress: Progress, stated: Target | None = None
+    target: Target,
+    starts: np.ndarray,
+    key: Any,
+    progress: Progress,
+    stated: Target | None = None,
+    spread: np.ndarray | None = None,
 ) -> Search:
     """Optimise many starts together and cluster where they end.
 
@@ -70,28 +75,52 @@ def find_basins(
     - `key`: a JAX key for the importance sampling of the masses.
     - `progress`: told what is going on.
     - `stated`: the model with adaptive solves, where `target` solves on grids: what basins predict is asked of it.
+    - `spread`: the unit of length of each unknown, by default that of the starts.
 
     **Returns:** a `Search`. Where no search ends in a maximum, its one basin is the best point found, with no
     curvature and no mass, and a note that says so.
     """
     progress.start("search for basins", FIRST_PHASE + SECOND_PHASE)
-    spread = _spread(starts)
+    spread = spread_of(starts) if spread is None else spread
     asked = partial(_in_units, target, spread)
     ends, values = climb(asked, starts / spread, lambda done: progress.update(done, "climbing"))
     progress.update(FIRST_PHASE + SECOND_PHASE, "curvature")
+    found = basins_of(target, ends * spread, values, starts, spread, key, stated)
+    progress.finish(f"{len(found.basins)} of {len(found.basins + found.left_out)} basins kept")
+    return found
+
+
+def basins_of(
+    target: Target,
+    ends: np.ndarray,
+    values: np.ndarray,
+    starts: np.ndarray,
+    spread: np.ndarray,
+    key: Any,
+    stated: Target | None = None,
+) -> Search:
+    """The basins in which searches from `starts` came to `ends`, `(n, size)`, of log density `values`.
+
+    For the other arguments, and for what comes back, see `find_basins`.
+    """
     finite = np.isfinite(values)
-    ends, values = ends[finite] * spread, values[finite]
+    ends, values = ends[finite], values[finite]
     basins = _with_curvature(target, _cluster(stated or target, ends, values, spread))
     basins = _with_masses(target, basins, key)
     kept, left_out, notes = _keep(basins, target.layout.size)
     if kept and kept[0].factor is None and target.layout.size <= DENSE_UP_TO:
         kept, notes = _out_of_the_neck(stated or target, kept, starts, notes)
-    progress.finish(f"{len(kept)} of {len(basins)} basins kept")
     return Search(kept, left_out, len(starts), int(np.sum(~finite)), notes)
 
 
-def _spread(starts):
-    """Half the width of the middle two thirds of the starts: the unit of length; 1 where they are all the same."""
+def spread_of(starts: np.ndarray) -> np.ndarray:
+    """Half the width of the middle two thirds of the starts: the unit of length; 1 where they are all the same.
+
+    ```python
+    from bayeshybrid.inference.search import spread_of
+    assert spread_of(np.array([[0.0, 1.0], [3.0, 1.0], [6.0, 1.0]])).tolist() == [2.0, 1.0]
+    ```
+    """
     low, high = np.quantile(starts, [1 / 6, 5 / 6], axis=0)
     return np.where(high > low, (high - low) / 2, 1.0)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module, metadata
 from typing import Any, NamedTuple
 
@@ -13,7 +13,6 @@ import jax
 import numpy as np
 
 from bayeshybrid import configuration
-from bayeshybrid.data import located
 from bayeshybrid.faults import ModelError, StartError
 from bayeshybrid.forecast import Forecast, forecast_draws
 from bayeshybrid.inference import hosts
@@ -29,12 +28,15 @@ from bayeshybrid.inference.freezing import (
     near_basins,
     steadier,
 )
-from bayeshybrid.inference.gates import scale_networks, scout
+from bayeshybrid.inference.gates import read, scale_networks
 from bayeshybrid.inference.judgement import judge
 from bayeshybrid.inference.method import METHODS, Method, Result
 from bayeshybrid.inference.nuts import NUTS
-from bayeshybrid.inference.search import STARTS, at_initial_values, find_basins
+from bayeshybrid.inference.predictability import beyond_horizon
+from bayeshybrid.inference.recipes import Stage
+from bayeshybrid.inference.search import STARTS, find_basins
 from bayeshybrid.inference.shared import SharedHMC
+from bayeshybrid.inference.training import begin
 from bayeshybrid.inference.whitening import DENSE_UP_TO
 from bayeshybrid.keys import as_key, children
 from bayeshybrid.posterior import Posterior
@@ -64,6 +66,7 @@ def infer(
     progress: Progress | None = None,
     time_limit: float | None = None,
     target_ess: float = TARGET_ESS,
+    recipe: Stage | Sequence[Stage] = (),
 ) -> Posterior:
     """Find the posterior of a model given data.
 
@@ -84,6 +87,8 @@ def infer(
     - `time_limit`: seconds of sampling after which what was drawn so far is returned.
     - `target_ess`: how many independent draws the posterior should be worth, for each unknown and its square: when
       a method that does not end by itself, such as `SharedHMC`, stops. At least 400 in any case.
+    - `recipe`: stages of training, such as `[bh.recipes.Collocation(), bh.recipes.Adam()]`, that all starts go through
+      before they are searched from.
 
     **Returns:** a `Posterior`. Ctrl-C during sampling also returns one, with what was drawn so far.
 
@@ -106,10 +111,12 @@ def infer(
     with configuration.scope(), listening(_import_ahead) as spent:
         began = time.monotonic()
         scout_key, search_key, run_key = children(as_key(key), 3)
-        asked = repr((method, starts, target_ess, time_limit is None))
+        asked = repr((method, starts, target_ess, time_limit is None, recipe))
         hosts.same("the key, the method or its settings", jax.random.key_data(as_key(key)), asked)
-        target, scouts, scaled = _read(model, data, scout_key, starts, progress, _on_grids(method))
-        search, lean = _searched(target, scouts, search_key, progress)
+        target, scouts, scaled = read(model, data, scout_key, starts, progress, _on_grids(method))
+        begun = begin(target, scouts.points, recipe, search_key, progress)
+        search, lean = _searched(target, scouts, begun, search_key, progress)
+        foreseen = beyond_horizon(target, search.basins[0].mode, scouts.points)
         searched = time.monotonic()
         deadline = None if time_limit is None else searched + time_limit
         settings = _Settings(progress, deadline, target_ess, spent)
@@ -120,7 +127,7 @@ def infer(
                 f"the run was {run.ended} after {run.seconds:.0f} s, before any draw was kept: allow more time, "
                 "or a shorter warm-up"
             )
-        weighty = (*target.losses, *scouts.remarks, *search.notes, *result.notes)
+        weighty = (*target.losses, *scouts.remarks, *search.notes, *foreseen, *result.notes)
         told = drawn.told or _told(target, result.draws)
         verdict = judge(target, run, result, search, weighty, told, drawn.certificate)
         samples = _samples(result.draws, told)
@@ -142,6 +149,7 @@ def infer(
         failures=run.failures,
         remarks=(
             *words,
+            *begun.notes,
             *drawn.lean.notes,
             *(n for n in target.notes if n not in target.losses),
             *scaled,
@@ -175,11 +183,11 @@ def _on_grids(method):
     return method is None or method.claims == "exact"
 
 
-def _searched(target, scouts, key, progress):
+def _searched(target, scouts, begun, key, progress):
     """The basins, and the grids for the draws; searched again on finer ones, at last on none, where grids mislead."""
 
     def searched(asked):
-        search = find_basins(asked, at_initial_values(target, scouts.points), key, progress, stated=target)
+        search = find_basins(asked, begun.points, key, progress, stated=target, spread=begun.spread)
         if not search.basins:
             raise StartError(
                 "no search found a finite density, so no chain can start: prior draws have one, but not with "
@@ -197,18 +205,6 @@ def _searched(target, scouts, key, progress):
             break
         lean = finer(target, found)
     return searched(target), Frozen(target, (*found.notes, "so solves are adaptive"))
-
-
-def _read(model, data, key, starts, progress, freeze):
-    """The target with its networks scaled, and what prior draws told of it."""
-    progress.start("reading the model", 2)
-    target, scaled = scale_networks(Target(model, data), key)
-    progress.update(1, "prior draws")
-    with located(data):
-        scouts = scout(target, key, starts, freeze)
-    failed = f"{100 * scouts.share_failed:.0f} % of prior draws failed" if scouts.share_failed else ""
-    progress.finish(failed)
-    return target, scouts, scaled
 
 
 def simulate(

@@ -52,17 +52,18 @@ ROUNDINGS_IN_TOLERANCE = 8
 class Solution(NamedTuple):
     """What a solve gives.
 
-    - `ys`: the states in the order of the times asked for, shape `(len(times), *y0.shape)`; NaN from a
-      failure on.
+    - `ys`: the states in the order of the times asked for, `(len(times), *y0.shape)`; NaN from a failure on.
     - `ok`: whether every time was reached.
     - `steps`: steps tried, rejected ones included.
     - `reason`: a code of `Reason`.
+    - `defect`: how far a relaxed solve is from a solution, see `science.relaxed`; `None` for a solution.
     """
 
     ys: Float[Array, "times ..."]
     ok: Bool[Array, ""]
     steps: Int[Array, ""]
     reason: Int[Array, ""]
+    defect: Any = None
 
 
 class Steps(NamedTuple):
@@ -83,7 +84,7 @@ class Steps(NamedTuple):
 def outlined() -> AbstractContextManager[None]:
     """While this is open a solve is checked but not traced: it answers with its start at every time.
 
-    Enough where only shapes are asked for. The solver itself is not looked at, nor are the values of inputs.
+    Enough where only shapes are asked for: neither the solver nor the values of inputs are looked at.
 
     ```python
     from bayeshybrid.science import ode
@@ -98,8 +99,7 @@ def outlined() -> AbstractContextManager[None]:
 def constant() -> AbstractContextManager[None]:
     """While this is open a solution counts as a constant: nothing is differentiated through it.
 
-    For derivatives that are known not to pass through solutions, or not wanted there: to find out that they do not is
-    as much work as to find them.
+    For derivatives that do not pass through solutions: to find out that they do not is as much work as to find them.
 
     ```python
     from bayeshybrid.science import ode

@@ -1,0 +1,394 @@
+"""The stages of which recipes of training are made: `bh.recipes`.
+
+`train` runs a recipe alone, and `infer(..., recipe=...)` runs it before the search, so that any method begins where it
+ended.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import jax
+import numpy as np
+
+from bayeshybrid.faults import ModelError
+from bayeshybrid.inference import optimise
+from bayeshybrid.inference.predictability import windows
+from bayeshybrid.inference.relaxing import Relaxed, loosened, shortened
+from bayeshybrid.inference.stages import Stage, Tally, Work
+from bayeshybrid.keys import child
+from bayeshybrid.science.relaxed import Curve, Segments
+from bayeshybrid.survey import draw_prior
+
+__all__ = [
+    "LBFGS", "Adam", "BestOf", "Collocation", "DifferentialEvolution", "GrowingInterval", "MultipleShooting",
+    "SmallPerturbation",
+]  # fmt: skip
+
+EIGHTHS = 8  # into so many windows the time of a solve is cut where nothing asks for more
+
+
+def _whole(stage, name, least):
+    value = getattr(stage, name)
+    if not isinstance(value, int) or value < least:
+        raise ModelError(f"{type(stage).__name__}({name}={value!r}): write a whole number from {least}")
+
+
+def _above(stage, name, least):
+    value = getattr(stage, name)
+    if not least < value < np.inf:
+        raise ModelError(f"{type(stage).__name__}({name}={value!r}): write a number above {least:g}")
+
+
+@dataclass(frozen=True)
+class Adam(Stage):
+    """Gradient steps of each coordinate's own length (Kingma and Ba 2015, arXiv:1412.6980).
+
+    Where the density is zero the run goes half way back to the best point so far, and each ends at that.
+
+    **Arguments:**
+
+    - `steps`: how many.
+    - `rate`: length of the first steps, in units of half the width of the middle two thirds of prior draws.
+    - `rates`: group name to a rate of its own, such as `{"missing": 0.01}`; 0 holds the group where it is.
+    - `adapt`: let the rate of each group grow while its successive gradients agree, and fall where they do not.
+    - `clip`: the length to which gradients are cut, in the same units.
+
+    **Raises:** `ModelError` for numbers out of range, and for a group that the model does not have.
+
+    ```python
+    recipe = [bh.recipes.Adam(steps=100, rates={"x": 0.2}), bh.recipes.LBFGS()]
+    model = lambda y=None: numpyro.sample("y", dist.Normal(numpyro.sample("x", dist.Normal()), 1.0), obs=y)
+    assert abs(bh.train(model, {"y": np.array(2.0)}, recipe, key=0)["x"][0] - 1.0) < 1e-4
+    ```
+    """
+
+    steps: int = 300
+    rate: float = 0.05
+    rates: Mapping[str, float] = field(default_factory=dict)
+    adapt: bool = False
+    clip: float = optimise.LONGEST
+
+    def __post_init__(self) -> None:
+        _whole(self, "steps", 1)
+        _above(self, "clip", 0.0)
+        for name, rate in {"rate": self.rate, **self.rates}.items():
+            if not 0 <= rate < np.inf:
+                raise ModelError(
+                    f"Adam(): the rate of {name!r} is {rate}; write a number from 0, such as 0.05"
+                )
+
+    def improve(self, work: Work, points: np.ndarray) -> np.ndarray:
+        """See `Stage`."""
+        work.progress.start("Adam", self.steps)
+        rates, groups = self._by_group(work)
+        grouped = groups if self.adapt else None
+        found = optimise.adam(work.telling(), points / work.spread, self.steps, rates, grouped, self.clip)
+        work.tally.failed += found.failed
+        work.tally.clipped += found.clipped
+        return found.points * work.spread
+
+    def _by_group(self, work):
+        unknown = sorted(set(self.rates) - set(work.groups))
+        if unknown:
+            raise ModelError(
+                f"Adam(rates={dict(self.rates)}): the model has no group {unknown[0]!r}; its groups are "
+                f"{', '.join(work.groups)}"
+            )
+        rates = np.full(len(work.spread), float(self.rate))
+        groups = np.full(len(work.spread), len(work.groups))  # what a relaxation adds is a group of its own
+        for place, (name, part) in enumerate(work.groups.items()):
+            rates[part], groups[part] = self.rates.get(name, self.rate), place
+        return rates, groups
+
+
+@dataclass(frozen=True)
+class LBFGS(Stage):
+    """Steps by the curvature that the last steps showed (Nocedal and Wright 2006, algorithm 7.4).
+
+    **Arguments:**
+
+    - `steps`: gradients at most; a run ends earlier where it finds nothing more.
+
+    ```python
+    model = lambda y=None: numpyro.sample("y", dist.Normal(numpyro.sample("x", dist.Normal()), 1.0), obs=y)
+    found = bh.train(model, {"y": np.array(2.0)}, bh.recipes.LBFGS(20), key=0)
+    assert abs(found["x"][0] - 1.0) < 1e-6
+    ```
+    """
+
+    steps: int = optimise.SECOND_PHASE
+
+    def __post_init__(self) -> None:
+        _whole(self, "steps", 1)
+
+    def improve(self, work: Work, points: np.ndarray) -> np.ndarray:
+        """See `Stage`."""
+        work.progress.start("L-BFGS", self.steps)
+        down, start = work.telling(), points / work.spread
+        values, gradients = down(start)
+        ends, values = optimise.lbfgs(down, start, values, gradients, self.steps)
+        return np.where(np.isfinite(values)[:, None], ends, start) * work.spread
+
+
+@dataclass(frozen=True)
+class BestOf(Stage):
+    """Multistart: each start and some more prior draws take a few steps, and the highest of them goes on.
+
+    **Arguments:**
+
+    - `candidates`: how many for each start, itself among them.
+    - `steps`: of `Adam`, of each.
+    - `rate`: of these steps.
+
+    ```python
+    model = lambda y=None: numpyro.sample("y", dist.Normal(numpyro.sample("x", dist.Normal()), 1.0), obs=y)
+    found = bh.train(model, {"y": np.array(2.0)}, bh.recipes.BestOf(4, steps=5), key=0, starts=3)
+    assert found.gradients.tolist() == [24] * 3
+    ```
+    """
+
+    candidates: int = 4
+    steps: int = 30
+    rate: float = 0.1
+
+    def __post_init__(self) -> None:
+        _whole(self, "candidates", 2)
+        _whole(self, "steps", 1)
+        _above(self, "rate", 0.0)
+
+    def improve(self, work: Work, points: np.ndarray) -> np.ndarray:
+        """See `Stage`."""
+        count, size = points.shape
+        drawn, _ = draw_prior(work.target, child(work.key, 0), count * (self.candidates - 1))
+        every = np.concatenate([points, drawn])
+        own = replace(work, tally=Tally.of(len(every)))
+        ends = Adam(self.steps, self.rate).improve(own, every)
+        heights = -own.down(ends / work.spread)[0]
+        for name in ("gradients", "failed", "clipped"):
+            counted = getattr(own.tally, name).reshape(self.candidates, count)
+            setattr(work.tally, name, getattr(work.tally, name) + counted.sum(axis=0))
+        best = np.argmax(heights.reshape(self.candidates, count), axis=0)
+        return ends.reshape(self.candidates, count, size)[best, np.arange(count)]
+
+
+@dataclass(frozen=True)
+class DifferentialEvolution(Stage):
+    """A global optimiser without gradients, with all starts as its first population (Storn and Price 1997).
+
+    That of SciPy, within a box half as wide again as the starts. All of its evaluations count as gradients.
+
+    **Arguments:**
+
+    - `generations`: how often each member of the population is held against a mixture of others.
+
+    **Raises:** `ModelError` for fewer than five starts.
+
+    ```python
+    model = lambda y=None: numpyro.sample("y", dist.Normal(numpyro.sample("x", dist.Normal()), 1.0), obs=y)
+    found = bh.train(model, {"y": np.array(2.0)}, bh.recipes.DifferentialEvolution(30), key=0)
+    assert abs(found["x"][0] - 1.0) < 0.1
+    ```
+    """
+
+    generations: int = 100
+
+    def __post_init__(self) -> None:
+        _whole(self, "generations", 1)
+
+    def improve(self, work: Work, points: np.ndarray) -> np.ndarray:
+        """See `Stage`."""
+        from scipy.optimize import differential_evolution
+
+        if len(points) < 5:
+            raise ModelError(
+                "DifferentialEvolution() mixes members of a population of at least 5: give starts=5 or more, not "
+                f"{len(points)}"
+            )
+        work.progress.start("differential evolution", self.generations)
+        start, tell = points / work.spread, work.telling()
+        low, high = start.min(axis=0), start.max(axis=0)
+        room = np.maximum(0.25 * (high - low), 1e-6)
+        found = differential_evolution(
+            lambda columns: np.nan_to_num(tell(columns.T)[0], nan=np.inf, posinf=1e300),
+            list(zip(low - room, high + room, strict=True)),
+            init=start,
+            maxiter=self.generations,
+            tol=0.0,
+            polish=False,
+            vectorized=True,
+            updating="deferred",
+            rng=np.random.default_rng(np.asarray(jax.random.key_data(work.key))),
+        )
+        return found.population * work.spread
+
+
+@dataclass(frozen=True)
+class SmallPerturbation(Stage):
+    """Networks begin as small perturbations of what the equation says: their weights are a share of prior draws.
+
+    With all weights at zero (`initial="zero"`) the inner ones have no gradient at first, and all starts see the same
+    network; with weights as large as the prior's the equation is lost before it is fitted.
+
+    **Arguments:**
+
+    - `share`: of prior draws.
+
+    ```python
+    assert bh.recipes.SmallPerturbation(0.1).share == 0.1
+    ```
+    """
+
+    share: float = 0.1
+
+    def __post_init__(self) -> None:
+        _above(self, "share", 0.0)
+
+    def improve(self, work: Work, points: np.ndarray) -> np.ndarray:
+        """See `Stage`."""
+        drawn, _ = draw_prior(work.target, child(work.key, 1), len(points))
+        points = points.copy()
+        for site in work.target.layout.latent:
+            if site.tag.kind == "weight":
+                part = slice(site.start, site.stop)
+                points[:, part] = self.share * drawn[:, part]
+        return points
+
+
+@dataclass(frozen=True)
+class GrowingInterval(Stage):
+    """Fit the beginning first, then longer and longer intervals of time.
+
+    **Arguments:**
+
+    - `shares`: of the time of each solve, rising; observations that depend on later times do not count. By default an
+      eighth, a quarter and a half; of a chaotic system the first is its horizon of predictability.
+    - `inner`: the stage that climbs each of them.
+
+    **Raises:** `ModelError` for shares that do not rise between 0 and 1, a model without solves, and where no
+    observation lies within the first share.
+
+    ```python
+    recipe = [bh.recipes.GrowingInterval((0.25, 0.5), bh.recipes.Adam(100)), bh.recipes.LBFGS()]
+    assert recipe[0].shares == (0.25, 0.5)
+    ```
+    """
+
+    shares: tuple[float, ...] | None = None
+    inner: Stage = Adam(100)
+
+    def __post_init__(self) -> None:
+        if self.shares is None:
+            return
+        rising = all(a < b for a, b in zip((0.0, *self.shares), (*self.shares, 1.0 + 1e-9), strict=True))
+        if not self.shares or not rising:
+            raise ModelError(
+                f"GrowingInterval(shares={self.shares}): write rising shares, such as (0.25, 0.5)"
+            )
+
+    def improve(self, work: Work, points: np.ndarray) -> np.ndarray:
+        """See `Stage`."""
+        before = points
+        for share in self.shares or _doubling(1 / windows(work.target, points, EIGHTHS)):
+            points = self.inner.improve(work.relaxed(shortened(work.target, points, share)), points)
+        return work.sound(points, before)
+
+
+def _doubling(share):
+    """Shares up to one, each twice the one before."""
+    return tuple(share * 2.0**k for k in range(int(np.ceil(-np.log2(share)))))
+
+
+@dataclass(frozen=True)
+class _Tightening(Stage):
+    """States of solves as unknowns, tied to the equation more and more tightly."""
+
+    strengths: tuple[float, ...] = (0.3, 3.0, 30.0)
+    inner: Stage = Adam(100)
+
+    def __post_init__(self) -> None:
+        rising = all(a < b for a, b in zip((0.0, *self.strengths), self.strengths, strict=False))
+        if not self.strengths or not rising:
+            raise ModelError(
+                f"{type(self).__name__}(strengths={self.strengths}): write rising numbers above zero, such as (1, 10)"
+            )
+
+    @abstractmethod
+    def _loose(self, work: Work, points: np.ndarray, strength: float) -> Relaxed: ...
+
+    def improve(self, work: Work, points: np.ndarray) -> np.ndarray:
+        """See `Stage`."""
+        size, density = points.shape[1], self._loose(work, points, self.strengths[0])
+        whole = np.pad(points, ((0, 0), (0, density.layout.size - size)))
+        for strength in self.strengths:
+            tighter = replace(density, strength=np.asarray(strength))
+            whole = self.inner.improve(work.relaxed(tighter), whole)
+        return work.sound(whole[:, :size], points)
+
+
+@dataclass(frozen=True)
+class MultipleShooting(_Tightening):
+    """Cut each solve into segments with starts of their own, and let continuity tighten (Bock and Plitt 1984).
+
+    Over a short segment the likelihood is smooth and a solve seldom fails. That segments join is a normal prior on the
+    jumps between them, of standard deviation `scale / strength`, where `scale` is the size of each state.
+
+    **Arguments:**
+
+    - `strengths`: rising.
+    - `inner`: the stage that climbs each of them.
+    - `segments`: how many; by default eight, or as many as a chaotic system needs for each to lie within its horizon
+      of predictability.
+
+    **Raises:** `ModelError` for numbers out of range, a model without solves, and solves with doses.
+
+    ```python
+    recipe = [bh.recipes.MultipleShooting(segments=5), bh.recipes.LBFGS()]
+    assert recipe[0].strengths == (0.3, 3.0, 30.0)
+    ```
+    """
+
+    segments: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.segments is not None:
+            _whole(self, "segments", 2)
+
+    def _loose(self, work, points, strength):
+        segments = self.segments or windows(work.target, points, EIGHTHS)
+        return loosened(work.target, points, segments - 1, Segments, strength)
+
+
+@dataclass(frozen=True)
+class Collocation(_Tightening):
+    """Fit a smooth curve first, and let its slopes match the equation more and more closely: nothing is solved.
+
+    The curve is a cubic spline; parameters and curve are fitted together, so that states that were not measured are
+    found too (Ramsay, Hooker, Campbell and Cao 2007, doi:10.1111/j.1467-9868.2007.00610.x).
+
+    **Arguments:**
+
+    - `strengths`: rising; the slopes times the spacing of knots are those of the field up to a normal error of standard
+      deviation `scale / strength`, where `scale` is the size of each state.
+    - `inner`: the stage that climbs each of them.
+    - `knots`: of the curve, equally spaced; two for each time measured, or more.
+
+    **Raises:** `ModelError` for numbers out of range, a model without solves, and solves with doses.
+
+    ```python
+    recipe = [bh.recipes.Collocation(knots=41), bh.recipes.Adam(), bh.recipes.LBFGS()]
+    assert recipe[0].knots == 41
+    ```
+    """
+
+    knots: int = 41
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _whole(self, "knots", 3)
+
+    def _loose(self, work, points, strength):
+        return loosened(work.target, points, self.knots, Curve, strength)

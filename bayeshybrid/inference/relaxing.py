@@ -1,0 +1,204 @@
+"""A target whose solves are relaxed: the density that a recipe climbs on its way to the target's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from bayeshybrid.faults import ModelError
+from bayeshybrid.science.relaxed import Free, Relaxation, Shortened
+from bayeshybrid.survey import in_batches
+from bayeshybrid.target import Target, guarded, log_prob
+from bayeshybrid.tracing import Run
+
+LOOKED_AT = 8  # points at which it is seen which observations depend on later states
+
+__all__ = ["Relaxed", "loosened", "shortened"]
+
+
+class _Size(NamedTuple):
+    size: int
+
+
+class Relaxed(eqx.Module):
+    """A target of other solves and fewer observations, as a density over its unknowns and those of its solves.
+
+    - `target`: the model as stated.
+    - `plans`: solve name to its relaxation, where that has no unknowns of its own.
+    - `free`: solve name to what states its unknowns are.
+    - `cells`: observed site to 1 for each entry of its log probability that counts, and 0 for the others.
+    - `strength`: how many units of a state's scale a relaxed solve may be from a solution, inverted.
+    - `shapes`: of the unknowns of each solve; `build`: makes a relaxation of them.
+
+    A relaxed solve obeys its equation up to a normal error of standard deviation `scale / strength`, a prior on the
+    trajectory that is made tighter and tighter.
+    """
+
+    target: Target
+    plans: dict[str, Relaxation]
+    free: dict[str, Free]
+    cells: dict[str, Array]
+    strength: Array
+    shapes: tuple[tuple[str, tuple[int, ...]], ...] = eqx.field(static=True)
+    build: Callable[..., Relaxation] | None = eqx.field(static=True)
+
+    @property
+    def layout(self) -> _Size:
+        """How many numbers the vector of unknowns has."""
+        return _Size(self.target.layout.size + sum(int(np.prod(shape)) for _, shape in self.shapes))
+
+    def log_density(self, q: Float[Array, " size"]) -> Float[Array, ""]:
+        """Finite, or `-inf` with gradient zero."""
+        return guarded(self, q, None)
+
+    def run_at(self, q: Float[Array, " size"], key: Any = None) -> Run:
+        """One run of the model with the solves relaxed."""
+        plans = dict(self.plans)
+        at = self.target.layout.size
+        for name, shape in self.shapes:
+            count = int(np.prod(shape))
+            assert self.build is not None
+            plans[name] = self.build(q[at : at + count].reshape(shape), self.free[name])
+            at += count
+        return self.target.frozen(plans).run_at(q[: self.target.layout.size], key)
+
+    def densities(self, found: Run) -> tuple[Array, Array]:
+        """Log prior with what keeps solves near their equations, and log likelihood of what counts."""
+        prior, likelihood = self.target.densities(found)
+        for message in found.solutions.values():
+            if message["value"].defect is not None:
+                prior = prior - 0.5 * self.strength**2 * jnp.sum(message["value"].defect ** 2)
+        for name, kept in self.cells.items():
+            site = found.sites[name]
+            scale = 1.0 if site["scale"] is None else site["scale"]
+            likelihood = likelihood - jnp.sum(jnp.where(kept > 0, 0.0, scale * log_prob(site)))
+        return prior, likelihood
+
+
+def shortened(target: Target, points: np.ndarray, share: float) -> Relaxed:
+    """The target up to a share of the time of each solve: later observations do not count.
+
+    An observation is a later one if it depends on the solution behind that time.
+
+    **Arguments:**
+
+    - `points`: where it is asked which those are, `(n, size)`.
+
+    **Raises:** `ModelError` where no observation is left.
+    """
+    if share >= 1:
+        cells = {}
+    else:
+        cells = _early(target, points, share)
+        if not any(np.any(kept) for kept in cells.values()):
+            raise ModelError(
+                f"no observation depends on the first {share:.3g} of the time of each solve alone: let the interval "
+                "grow from a larger share"
+            )
+    plans = {
+        solve.name: Shortened(_for_units(jnp.asarray(share), solve, mapped))
+        for solve, mapped in _solves(target, points)
+    }
+    return Relaxed(target, plans, {}, cells, jnp.ones(()), (), None)
+
+
+def loosened(
+    target: Target, points: np.ndarray, places: int, build: Callable[..., Relaxation], strength: float
+) -> Relaxed:
+    """The target with so many states of each solve as unknowns.
+
+    **Arguments:**
+
+    - `points`: the states that solves reach there tell sizes, and which of them are above zero, `(n, size)`.
+    - `build`: from unknowns and `Free` to the relaxation of a solve.
+    - `strength`: of the equation.
+    """
+    shapes, free = [], {}
+    told = _solutions(target, points)
+    for solve, mapped in _solves(target, points):
+        ys = told[solve.name]
+        states = int(np.prod(solve.shape[1 + mapped :]))
+        ys = np.where(np.isfinite(ys), ys, np.nan).reshape(-1, states)
+        size = np.nanmedian(np.abs(ys), axis=0)
+        scale = np.where(np.isfinite(size) & (size > 0), size, 1.0)
+        chosen = Free(jnp.asarray(scale), jnp.asarray(np.nanmin(ys, axis=0) > 0))
+        units = (solve.shape[0],) if mapped else ()
+        free[solve.name] = jax.tree.map(
+            lambda x, units=units: jnp.broadcast_to(x, (*units, *x.shape)), chosen
+        )
+        shapes.append((solve.name, (*units, places, states)))
+    return Relaxed(target, {}, free, {}, jnp.asarray(float(strength)), tuple(shapes), build)
+
+
+def _for_units(array, solve, mapped):
+    return jnp.broadcast_to(array, (solve.shape[0], *array.shape)) if mapped else array
+
+
+def _solves(target, points):
+    """The solves of a target, and whether each is mapped over units."""
+    if not target.layout.solves:
+        raise ModelError("this model solves no equation: there is nothing to relax. Write Adam() and LBFGS()")
+    mapped = _mapped(target)
+    return [(solve, mapped[solve.name]) for solve in target.layout.solves]
+
+
+def _mapped(target):
+    """Which solves are mapped over units."""
+    found = {}
+
+    def asked(q):
+        solutions = target.run_at(q, solved=False).solutions
+        found.update({name: message["axes"] is not None for name, message in solutions.items()})
+        return 0
+
+    jax.eval_shape(asked, jax.ShapeDtypeStruct((target.layout.size,), float))
+    return found
+
+
+def _solutions(target, points):
+    return in_batches(lambda rows: _reached(target, rows), points)
+
+
+@jax.jit
+def _reached(target, rows):
+    """The states that each solve reaches at the times asked for."""
+
+    def told(q):
+        return {name: message["value"].ys for name, message in target.run_at(q).solutions.items()}
+
+    return jax.vmap(told)(rows)
+
+
+class _Marked(Relaxation):
+    """A shortened solve whose states behind its end are others."""
+
+    inner: Shortened
+
+    def solve(self, field, y0, times, t0, args, **settings):
+        """See `Relaxation`."""
+        solution = self.inner.solve(field, y0, times, t0, args, **settings)
+        later = times > t0 + self.inner.share * (jnp.max(times) - t0)
+        other = solution.ys + 0.1 * (1.0 + jnp.abs(solution.ys))
+        return solution._replace(
+            ys=jnp.where(jnp.expand_dims(later, range(1, other.ndim)), other, solution.ys)
+        )
+
+
+def _early(target, points, share):
+    """Of each observed site 1 where its log probability is the same whatever states come behind that time."""
+    solves = _solves(target, points)
+    plans = {solve.name: Shortened(_for_units(jnp.asarray(share), solve, mapped)) for solve, mapped in solves}
+    marked = {name: _Marked(plan) for name, plan in plans.items()}
+    one, other = (_pointwise(target.frozen(each), points[:LOOKED_AT]) for each in (plans, marked))
+    return {name: np.all(np.asarray(one[name] == other[name]), axis=0).astype(float) for name in one}
+
+
+@jax.jit
+def _pointwise(target, rows):
+    return jax.vmap(lambda q: target.pointwise(q))(rows)

@@ -1,0 +1,246 @@
+"""Recipes: the same answer where the easy way works, and an answer where it does not."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+
+import bayeshybrid as bh
+from bayeshybrid.faults import ModelError
+from bayeshybrid.inference.recipes import (
+    LBFGS,
+    Adam,
+    BestOf,
+    Collocation,
+    DifferentialEvolution,
+    GrowingInterval,
+    MultipleShooting,
+    SmallPerturbation,
+)
+from bayeshybrid.inference.relaxing import loosened, shortened
+from bayeshybrid.inference.trajectories import slopes
+from bayeshybrid.science.relaxed import Curve, Segments
+
+DAYS = np.linspace(0.5, 6.0, 12)
+
+
+def logistic(t, y, args):
+    return args[0] * y * (1 - y / args[1])
+
+
+def growing(times, mass=None):
+    """Logistic growth: one basin, which any way finds."""
+    rate = bh.parameter("rate", bh.prior_interval(0.3, 3.0), unit="1/d")
+    limit = bh.parameter("limit", bh.prior_interval(2.0, 8.0), unit="mg")
+    path = bh.solve_ode("path", logistic, jnp.array([0.5]), times, t0=0.0, args=(rate, limit))
+    bh.observe("mass", dist.LogNormal(jnp.log(path.ys[:, 0]), 0.1), obs=mass, unit="mg")
+
+
+GROWN = 4.0 / (1 + 7.0 * np.exp(-1.2 * DAYS)) * np.exp(0.1 * np.resize([0.5, -1.0, 0.7, -0.2], 12))
+GROWTH = {"times": DAYS, "mass": GROWN}
+
+EASY = {
+    "Adam": [Adam(200), LBFGS(40)],
+    "adapted": [Adam(200, rates={"rate": 0.2}, adapt=True), LBFGS(40)],
+    "L-BFGS": [LBFGS(100)],
+    "best of": [BestOf(3, steps=10), LBFGS(60)],
+    "evolution": [DifferentialEvolution(20), LBFGS(60)],
+    "interval": [GrowingInterval((0.4,), Adam(60)), LBFGS(60)],
+    "segments": [MultipleShooting((1.0, 10.0), Adam(60), segments=3), LBFGS(60)],
+    "curve": [Collocation((1.0, 10.0), Adam(60), knots=13), LBFGS(60)],
+    "small": [SmallPerturbation(), LBFGS(60)],
+}
+
+
+@pytest.fixture(scope="module")
+def easy():
+    return bh.train(growing, GROWTH, EASY["Adam"], key=0, starts=6)
+
+
+@pytest.mark.parametrize("name", [name for name in EASY if name != "Adam"])
+def test_every_recipe_gives_the_same_answer_where_the_easy_way_works(name, easy):
+    found = bh.train(growing, GROWTH, EASY[name], key=1, starts=6)
+    assert len(found.search.basins) == 1
+    np.testing.assert_allclose(found.log_density[0], easy.log_density[0], atol=1e-6)
+    for unknown in ("rate", "limit"):
+        np.testing.assert_allclose(found[unknown][0], easy[unknown][0], rtol=1e-3)
+    assert np.all(found.gradients > 0)
+
+
+def waving(times, y=None):
+    """The frequency of a long series: a likelihood with a maximum at every few turns."""
+    rate = bh.parameter("rate", bh.bounded(0.5, 6.0), unit="1/d")
+    start = bh.parameter("start", dist.Normal(0.0, 1.0), shape=(2,))
+    path = bh.solve_ode("path", lambda t, y, k: k * jnp.stack([y[1], -y[0]]), start, times, t0=0.0, args=rate)
+    bh.observe("y", dist.Normal(path.ys[:, 0], 0.2), obs=y)
+
+
+LONG = np.linspace(0.25, 12.0, 48)
+WAVES = {"times": LONG, "y": np.cos(3.0 * LONG) + 0.2 * np.resize([0.4, -0.9, 0.1, 0.6], 48)}
+
+
+def share_found(recipe, starts=32):
+    found = bh.train(waving, WAVES, recipe, key=3, starts=starts)
+    return np.mean(np.abs(found["rate"] - 3.0) < 0.05)
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        [GrowingInterval((0.1, 0.2, 0.4), Adam(100, 0.1)), LBFGS(60)],
+        [MultipleShooting((0.3, 3.0), Adam(150, 0.1), segments=8), LBFGS(60)],
+        [Collocation((0.3, 3.0), Adam(150, 0.1), knots=49), LBFGS(60)],
+    ],
+    ids=lambda recipe: type(recipe[0]).__name__,
+)
+def test_a_long_oscillation_is_found_by_those_made_for_it(recipe):
+    """From most starts the easy way ends at a frequency beside the true one."""
+    plain = share_found([Adam(300, 0.1), LBFGS(60)])
+    assert plain < 0.6
+    assert share_found(recipe) > plain + 0.25
+
+
+def test_gradients_guards_and_cuts_are_counted():
+    def cliff(y=None):
+        x = numpyro.sample("x", dist.Normal(0.0, 1.0))
+        numpyro.sample("y", dist.Normal(jnp.log(x), 0.01), obs=y)  # nothing where x is below zero
+
+    found = bh.train(cliff, {"y": np.array(-3.0)}, [Adam(40, 1.0, clip=1.0), LBFGS(10)], key=0, starts=8)
+    assert found.gradients.tolist() == [51] * 8
+    assert found.tally.clipped.sum() > 100
+    assert found.tally.failed.sum() > 0
+    assert "evaluations failed" in str(found)
+
+
+def test_a_group_of_rate_zero_stays():
+    recipe = [Adam(50, rates={"limit": 0.0})]
+    held = bh.train(growing, GROWTH, recipe, key=0, starts=4)
+    start = bh.train(growing, GROWTH, [Adam(1, 1e-12)], key=0, starts=4)
+    assert set(np.round(held["limit"], 9)) == set(np.round(start["limit"], 9))
+    assert not set(np.round(held["rate"], 6)) & set(np.round(start["rate"], 6))
+
+
+def test_networks_begin_small():
+    def model(times, y=None):
+        missing = bh.network("missing", bh.MLP(1, 1, width=4), scale=1.0, center=0.0, spread=1.0)
+        numpyro.sample("y", dist.Normal(missing(times[:, None])[:, 0], 0.5), obs=y)
+
+    data = {"times": DAYS, "y": np.sin(DAYS)}
+    small = bh.train(model, data, [SmallPerturbation(0.01)], key=0, starts=16)
+    usual = bh.train(model, data, [SmallPerturbation(1.0)], key=0, starts=16)
+    sizes = [np.sqrt(np.mean(each.unconstrained**2)) for each in (small, usual)]
+    np.testing.assert_allclose(sizes[0], 0.01 * sizes[1])
+
+
+def test_a_recipe_is_the_start_of_any_method():
+    posterior = bh.infer(
+        growing, GROWTH, bh.NUTS(draws=500, warmup=250), key=0, recipe=EASY["curve"], starts=8
+    )
+    assert posterior.verdict["scientific parameters"] == "pass"
+    assert abs(posterior["rate"].mean() - 1.2) < 0.15
+    assert any("a recipe ended (Collocation, LBFGS)" in remark for remark in posterior.remarks)
+
+
+# What is relaxed
+
+
+def target():
+    return bh.Target(growing, GROWTH)
+
+
+def points(count=8):
+    return np.random.default_rng(0).normal(size=(count, 2))
+
+
+def test_what_depends_on_later_times_does_not_count():
+    early = shortened(target(), points(), 0.5)
+    assert early.cells["mass"].tolist() == [float(day <= 3.0) for day in DAYS]
+    first = bh.Target(growing, {"times": DAYS[:6], "mass": GROWN[:6]})
+    np.testing.assert_allclose(slopes(early, points())[0], slopes(first, points())[0], rtol=1e-6)
+    whole = shortened(target(), points(), 1.0)
+    np.testing.assert_allclose(slopes(whole, points())[0], slopes(target(), points())[0], rtol=1e-9)
+
+
+def test_an_interval_without_data_is_an_error():
+    with pytest.raises(ModelError, match=r"no observation depends on the first 0\.05 of the time"):
+        shortened(target(), points(), 0.05)
+
+
+@pytest.mark.parametrize(("kind", "places"), [(Segments, 2), (Curve, 9)])
+def test_a_relaxed_density_has_the_gradient_of_differences(kind, places):
+    loose = loosened(target(), points(), places, kind, 2.0)
+    size = loose.layout.size
+    assert size == 2 + places
+    at = 0.2 * np.random.default_rng(2).normal(size=(1, size))
+    _, slope = slopes(loose, at)
+    step = 1e-4 * np.eye(size)
+    values = [slopes(loose, at + sign * step)[0] for sign in (1, -1)]
+    np.testing.assert_allclose(slope[0], (values[0] - values[1]) / 2e-4, rtol=2e-3, atol=2e-3)
+
+
+def test_units_are_relaxed_each_on_its_own():
+    def model(times, y=None):
+        rate = bh.parameter("rate", bh.prior_interval(0.3, 3.0))
+        path = bh.solve_ode(
+            "path",
+            lambda t, y, k: -k * y,
+            jnp.array([[1.0], [2.0]]),
+            times,
+            t0=0.0,
+            args=rate,
+            in_axes=(0, None, None),
+        )
+        bh.observe("y", dist.Normal(path.ys[..., 0], 0.1), obs=y)
+
+    data = {
+        "times": np.array([1.0, 2.0, 3.0]),
+        "y": np.exp(-np.array([1.0, 2.0, 3.0])) * np.array([[1.0], [2.0]]),
+    }
+    found = bh.train(
+        model, data, [MultipleShooting((1.0, 10.0), Adam(60), segments=2), LBFGS(40)], key=0, starts=4
+    )
+    np.testing.assert_allclose(found["rate"][0], 1.0, atol=0.02)
+    loose = loosened(found.target, found.unconstrained, 1, Segments, 1.0)
+    assert loose.layout.size == 1 + 2
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Adam(0), "Adam\\(steps=0\\): write a whole number from 1"),
+        (lambda: Adam(rate=-1.0), "the rate of 'rate' is -1.0"),
+        (lambda: Adam(clip=0.0), "clip=0.0\\): write a number above 0"),
+        (lambda: GrowingInterval((0.5, 0.2)), "write rising shares"),
+        (lambda: GrowingInterval(()), "write rising shares"),
+        (lambda: MultipleShooting((3.0, 1.0)), "write rising numbers"),
+        (lambda: MultipleShooting(segments=1), "segments=1\\): write a whole number from 2"),
+        (lambda: Collocation(knots=2), "knots=2"),
+        (lambda: BestOf(1), "candidates=1"),
+        (lambda: bh.train(growing, GROWTH, Adam, key=0), "write Adam\\(\\), with its settings"),
+        (lambda: bh.train(growing, GROWTH, [], key=0), "it has no stages"),
+        (lambda: bh.train(growing, GROWTH, ["Adam"], key=0), "'Adam' is not a stage"),
+        (lambda: bh.train(growing, GROWTH, Adam(), key=0, starts=0), "starts=0"),
+        (
+            lambda: bh.train(growing, GROWTH, Adam(rates={"rates": 0.1}), key=0, starts=2),
+            "no group 'rates'; its groups are",
+        ),
+        (lambda: bh.train(growing, GROWTH, DifferentialEvolution(3), key=0, starts=2), "at least 5"),
+    ],
+)  # fmt: skip
+def test_bad_recipes_are_errors(make, words):
+    with pytest.raises(ModelError, match=words):
+        make()
+
+
+def test_a_model_without_solves_cannot_be_relaxed():
+    def model(y=None):
+        numpyro.sample("y", dist.Normal(numpyro.sample("x", dist.Normal()), 1.0), obs=y)
+
+    with pytest.raises(ModelError, match="solves no equation: there is nothing to relax"):
+        bh.train(model, {"y": np.array(1.0)}, MultipleShooting(segments=2), key=0, starts=2)
