@@ -214,7 +214,7 @@ class DifferentialEvolution(Stage):
         found = differential_evolution(
             lambda columns: np.nan_to_num(tell(columns.T)[0], nan=np.inf, posinf=1e300),
             list(zip(low - room, high + room, strict=True)),
-            init=start,
+            init=start,  # pyright: ignore[reportArgumentType]  # an array is what SciPy documents
             maxiter=self.generations,
             tol=0.0,
             polish=False,

@@ -101,7 +101,7 @@ def shortened(target: Target, points: np.ndarray, share: float) -> Relaxed:
                 f"no observation depends on the first {share:.3g} of the time of each solve alone: let the interval "
                 "grow from a larger share"
             )
-    plans = {
+    plans: dict[str, Relaxation] = {
         solve.name: Shortened(_for_units(jnp.asarray(share), solve, mapped))
         for solve, mapped in _solves(target, points)
     }

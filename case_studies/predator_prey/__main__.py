@@ -1,6 +1,7 @@
 """Fit the equation and the hybrid to the pelts, forecast the six years after, and write what a reader must know.
 
-With --compare the three models are held against each other under the methods that apply.
+With --compare the three models are held against each other under the methods that apply, with --shares on a quarter,
+half and all of the years.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 
 import bayeshybrid as bh
-from case_studies.predator_prey import comparison
+from case_studies.predator_prey import comparison, shares
 from case_studies.predator_prey.model import MODELS, read_pelts
 from case_studies.predator_prey.tables import (
     YEARS_AHEAD,
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the case study as the command line asks."""
     began = time.monotonic()
     asked = _parse(arguments)
-    written = _compare(asked) if asked.compare else _tell(asked)
+    written = _compare(asked) if asked.compare else _shares(asked) if asked.shares else _tell(asked)
     names = ", ".join(str(path.relative_to(asked.output)) for path in written)
     print(f"Wrote {names} to {asked.output.resolve()}")
     print(f"{time.monotonic() - began:.0f} s in all")
@@ -79,6 +80,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="last year fitted (1914)",
     )
     add("--compare", action="store_true", help="compare models and methods over three origins")
+    add("--shares", action="store_true", help="models on a quarter, half and all of the years")
     add("--key", type=int, default=0, help="seed of everything random (0)")
     add("--chains", type=int, default=4, help="chains of NUTS (4)")
     add("--draws", type=int, default=1000, help="draws kept of each chain (1000)")
@@ -186,6 +188,16 @@ def _compare(asked) -> list[Path]:
         table = (comparison.in_words(rows), [row.to_dict() for row in rows])
         written = write(asked.output, {"comparison": table}, {})
     print(comparison.in_words(rows))
+    return written
+
+
+def _shares(asked) -> list[Path]:
+    """Both tables of the shares, written anew after each."""
+    written, rows = [], []
+    for row in shares.compared(_methods(asked), asked.key, bh.TextBar()):
+        rows.append(row)
+        written = write(asked.output, {"shares": (shares.in_words(rows), rows)}, {})
+    print(shares.in_words(rows))
     return written
 
 
