@@ -71,12 +71,13 @@ def climb(
         said(evaluations)
         return -values, -gradients
 
-    with np.errstate(over="ignore", invalid="ignore"):  # a step that overflows fails and is halved
-        begun = adam(down, np.array(starts, dtype=float))
-        points, values = lbfgs(down, begun.points, begun.values, begun.gradients)
+    begun = adam(down, np.array(starts, dtype=float))
+    points, values = lbfgs(down, begun.points, begun.values, begun.gradients)
     return points, -values
 
 
+# A step that overflows fails and is halved.
+@np.errstate(over="ignore", invalid="ignore")
 def adam(
     down: Slopes,
     points: np.ndarray,
@@ -145,6 +146,7 @@ class _Pace:
         return self.factors @ self.members.T
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def lbfgs(
     down: Slopes, points: np.ndarray, values: np.ndarray, gradients: np.ndarray, steps: int = SECOND_PHASE
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -182,9 +184,8 @@ def lbfgs(
         trial = np.where(active[:, None], points + step[:, None] * direction, points)
         trial_values, trial_gradients = down(trial)
         slope = np.sum(gradients * direction, axis=1)
-        with np.errstate(invalid="ignore"):
-            taken = active & (trial_values <= values + ENOUGH_DECREASE * step * slope)
-            gain = np.where(taken, values - trial_values, 0.0)
+        taken = active & (trial_values <= values + ENOUGH_DECREASE * step * slope)
+        gain = np.where(taken, values - trial_values, 0.0)
         little = gain <= 1e-9 * np.maximum(1.0, np.abs(values))
         stalled = np.where(
             active & little & (taken | (step < 1e-8)), stalled + 1, np.where(taken, 0, stalled)

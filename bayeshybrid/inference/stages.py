@@ -131,7 +131,7 @@ def as_recipe(stages: Any) -> tuple[Stage, ...]:
     **Raises:** `ModelError` for anything else.
 
     ```python
-    from bayeshybrid.inference.recipes import as_recipe
+    from bayeshybrid.inference.stages import as_recipe
     assert as_recipe(bh.recipes.Adam()) == (bh.recipes.Adam(),)
     ```
     """

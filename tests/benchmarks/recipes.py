@@ -96,7 +96,8 @@ def lorenz_hybrid(times, y=None):
     beta = bh.parameter("beta", bh.prior_interval(1.0, 6.0))
     start = bh.parameter("start", dist.Normal(jnp.array([-8.0, -8.0, 25.0]), jnp.array([5.0, 5.0, 5.0])))
     learned = bh.network("learned", bh.MLP(2, 1, width=8), scale=100.0, center=0.0, spread=10.0)
-    path = bh.solve_ode("path", lorenz, start, times, t0=0.0, args=((sigma, rho, beta), learned))
+    args = ((sigma, rho, beta), learned)
+    path = bh.solve_ode("path", lorenz, start, times, t0=0.0, args=args, max_steps=500)
     bh.observe("y", dist.Normal(path.ys, 1.0), obs=y)
 
 
@@ -111,7 +112,7 @@ def _simulated(field, start, times, args, noise):
 def problems():
     """Name to model, data and recipes."""
     spikes = np.linspace(0.5, 20.0, 40)
-    chaos = np.linspace(0.1, 4.0, 40)
+    chaos = np.linspace(0.1, 3.0, 30)
     known = (10.0, 28.0, 8.0 / 3.0)
     fhn = _simulated(spiking, [-1.0, 1.0], spikes, jnp.array([0.2, 0.2, 3.0]), 0.25)
     l63 = _simulated(lorenz, [-8.0, -8.0, 25.0], chaos, (known, lambda xy: xy[:1] * xy[1:]), 1.0)
