@@ -6,7 +6,9 @@ each pair of problem and recipe, and prints the tables of `docs/benchmarks.md`.
 Rule, stated before any run: a start has reached the best basin if what it expects of the data lies within half a
 standard deviation of the noise, in root mean square over all cells, of what the highest point of all recipes expects.
 (Basins are told apart by what they predict; a network never converges to a point.) Shares have Wilson's interval of
-95 %. Every recipe has 600 gradients for each start; those of relaxed densities count the same.
+95 %. Added after the first run, which found two basins of the hybrid that differ by 0.06 in log density: how many
+starts end within 2 of the highest log density, wherever that is. Every recipe has 600 gradients for each start; those
+of relaxed densities count the same.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ from bayeshybrid.survey import ask
 from case_studies.predator_prey.model import hybrid, read_pelts
 
 GRADIENTS = 600
-NEAR = 0.5
+NEAR, SAME_HEIGHT = 0.5, 2.0
 
 RECIPES = {
     "L-BFGS": [LBFGS(600)],
@@ -159,6 +161,7 @@ def judged(found):
             "recipe": name,
             "reached": reached,
             "starts": len(away),
+            "high_enough": int(np.sum(each["height"] > found[highest]["height"][best] - SAME_HEIGHT)),
             "low": float(low),
             "high": float(high),
             "best": float(np.max(each["height"])),
@@ -170,14 +173,27 @@ def judged(found):
 def table(title, rows):
     """As Markdown."""
     yield f"### {title}\n"
-    yield "| recipe | reached | 95 % interval | best, median log density | gradients | failed, clipped, returned | s |"
-    yield "|---|---|---|---|---|---|---|"
+    yield (
+        "| recipe | reached | 95 % interval | as high | best, median log density | gradients "
+        "| failed, clipped, returned | s |"
+    )
+    yield "|---|---|---|---|---|---|---|---|"
     for row in rows:
         share = f"{100 * row['low']:.0f} to {100 * row['high']:.0f} %"
         heights = f"{row['best']:.1f}, {row['median']:.1f}"
         guards = f"{row['failed']}, {row['clipped']}, {row['returned']}"
         reached = f"{row['reached']} of {row['starts']}"
-        cells = (row["recipe"], reached, share, heights, row["gradients"], guards, f"{row['seconds']:.0f}")
+        high = f"{row['high_enough']} of {row['starts']}"
+        cells = (
+            row["recipe"],
+            reached,
+            share,
+            high,
+            heights,
+            row["gradients"],
+            guards,
+            f"{row['seconds']:.0f}",
+        )
         yield f"| {' | '.join(map(str, cells))} |"
 
 
