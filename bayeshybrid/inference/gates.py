@@ -38,13 +38,15 @@ __all__ = ["Scouts", "read", "scale_networks", "scout"]
 class Scouts:
     """What prior draws told.
 
-    - `points`: unconstrained prior draws of finite density, `(n, size)`.
+    - `points`: unconstrained prior draws of finite density, `(n, size)`; `nearest`: of all, where the data are most
+      probable, `(size,)`.
     - `share_failed`: share of prior draws whose density was not finite.
     - `remarks`: oddities that the verdict must carry.
     - `lean`: the target on grids of steps, where it was wanted and they can stand.
     """
 
     points: np.ndarray
+    nearest: np.ndarray
     share_failed: float
     remarks: tuple[str, ...]
     lean: Frozen
@@ -85,7 +87,7 @@ def scout(target: Target, key: Any, wanted: int, freeze: bool = False) -> Scouts
             f"nothing that this model observes was given ({', '.join(target.layout.absent)}): give it, or write "
             "bh.simulate to draw from the prior"
         )
-    points, tables = [], []
+    points, every, tables = [], [], []
     remarks: list[str] = []
     lean = Frozen(target)
     for attempt in range(MOST_ROUNDS):
@@ -97,6 +99,7 @@ def scout(target: Target, key: Any, wanted: int, freeze: bool = False) -> Scouts
             lean = rough(target, q, told["log_likelihood"]) if freeze else lean
         density, gradient = slopes(lean.target, q)
         points.append(np.asarray(q)[np.isfinite(density)])
+        every.append(np.asarray(q))
         if lean.target.grids:  # what fails is for adaptive solves to say
             density = told["log_density"]
         seen = {"density": density, "slope": gradient - told["prior_slope"], "explained": told}
@@ -110,7 +113,9 @@ def scout(target: Target, key: Any, wanted: int, freeze: bool = False) -> Scouts
     failed = ~np.isfinite(seen["density"])
     remarks += [f"{solve.name}: {odd}" for solve in target.layout.solves for odd in solve.oddities]
     remarks += _start_remarks(target, seen) + _influence(target, seen)
-    return Scouts(found[:wanted], float(failed.mean()), tuple(remarks), lean)
+    likely = np.where(failed, -np.inf, seen["explained"]["log_likelihood"])
+    nearest = np.concatenate(every)[np.argmax(likely)]
+    return Scouts(found[:wanted], nearest, float(failed.mean()), tuple(remarks), lean)
 
 
 def _check_data(target, explained):

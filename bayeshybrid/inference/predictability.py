@@ -24,7 +24,7 @@ LEAST_GROWTH = (
 NUDGE, DIRECTIONS = 1e-6, 16
 SENSITIVE = 200.0
 
-__all__ = ["Predictability", "best_of", "beyond_horizon", "horizons", "windows"]
+__all__ = ["Predictability", "beyond_horizon", "horizons", "windows"]
 
 
 class Predictability(NamedTuple):
@@ -127,45 +127,33 @@ def windows(target: Target, points: np.ndarray, least: int) -> int:
     assert windows(bh.Target(model, {"y": np.array(2.0)}), np.zeros((1, 1)), 8) == 8
     ```
     """
-    found = horizons(target, best_of(target, points))
+    heights = ask(target, points, ["log_likelihood"])["log_likelihood"]
+    found = horizons(target, points[np.argmax(np.where(np.isfinite(heights), heights, -np.inf))])
     needed = [int(np.ceil(each.span / each.horizon)) for each in found.values()]
     return max([least, *needed])
 
 
-def best_of(target: Target, points: np.ndarray) -> np.ndarray:
-    """That of the points `(n, size)` under which the data are most probable.
+def beyond_horizon(target: Target, points: np.ndarray) -> tuple[str, ...]:
+    """A sentence for each solve that is asked for its derivatives further ahead than it can be foreseen at some point.
 
-    ```python
-    from bayeshybrid.inference.predictability import best_of
-    model = lambda y=None: numpyro.sample("y", dist.Normal(numpyro.sample("x", dist.Normal()), 1.0), obs=y)
-    assert best_of(bh.Target(model, {"y": np.array(2.0)}), np.array([[0.0], [1.5]])) == 1.5
-    ```
-    """
-    heights = ask(target, points, ["log_likelihood"])["log_likelihood"]
-    return points[np.argmax(np.where(np.isfinite(heights), heights, -np.inf))]
-
-
-def beyond_horizon(target: Target, mode: np.ndarray, draws: np.ndarray) -> tuple[str, ...]:
-    """A sentence for each solve that is asked for its derivatives further ahead than it can be foreseen.
-
-    At the mode, and at the prior draw that fits best: a search in a rough likelihood often ends where the system is
-    tame and the data are missed. The exponent is only looked for where a small change of the unknowns changes what is
-    expected of the data by far more than itself.
+    The exponent is only looked for where a small change of the unknowns changes what is expected of the data by far
+    more than itself.
 
     **Arguments:**
 
-    - `mode`: `(size,)`; `draws`: from the prior, `(n, size)`.
+    - `points`: the mode, and a prior draw that fits well: a search in a rough likelihood often ends where the system is
+      tame and the data are missed. `(n, size)`.
 
     ```python
     from bayeshybrid.inference.predictability import beyond_horizon
     model = lambda y=None: numpyro.sample("y", dist.Normal(numpyro.sample("x", dist.Normal()), 1.0), obs=y)
-    assert beyond_horizon(bh.Target(model, {"y": np.array(2.0)}), np.zeros(1), np.zeros((2, 1))) == ()
+    assert beyond_horizon(bh.Target(model, {"y": np.array(2.0)}), np.zeros((2, 1))) == ()
     ```
     """
     if not target.layout.solves:
         return ()
-    for point in (mode, best_of(target, draws)):
-        found = horizons(target, point) if _sensitive(target, point) else {}
+    for point in points[_sensitive(target, points)]:
+        found = horizons(target, point)
         said = [_too_far(name, each) for name, each in found.items() if each.span > each.horizon]
         if said:
             return tuple(said)
@@ -181,13 +169,14 @@ def _too_far(name, found):
     )
 
 
-def _sensitive(target, mode):
-    """Whether small changes of the unknowns are seen in the data 200 times as large, in units of the noise."""
-    nudges = np.random.default_rng(0).choice([-NUDGE, NUDGE], (DIRECTIONS, len(mode)))
-    points = np.concatenate([mode[None], mode + nudges])
-    told = ask(target, points, ["mean", "variance"])
+def _sensitive(target, points):
+    """Where small changes of the unknowns are seen in the data 200 times as large, in units of the noise."""
+    nudges = np.random.default_rng(0).choice([-NUDGE, NUDGE], (DIRECTIONS, points.shape[1]))
+    nudges[0] = 0.0
+    told = ask(target, (points[:, None] + nudges).reshape(-1, points.shape[1]), ["mean", "variance"])
+    found = np.zeros(len(points), bool)
     for site, mean in told["mean"].items():
-        noise = np.sqrt(np.nanmean(told["variance"][site][0]))
-        if np.nanmax(np.abs(mean[1:] - mean[0]), initial=0.0) > SENSITIVE * NUDGE * noise:
-            return True
-    return False
+        mean, variance = (x.reshape(len(points), DIRECTIONS, -1) for x in (mean, told["variance"][site]))
+        moved = np.nan_to_num(np.abs(mean - mean[:, :1])).max(axis=(1, 2), initial=0.0)
+        found |= moved > SENSITIVE * NUDGE * np.sqrt(np.nan_to_num(variance[:, 0]).mean(axis=1))
+    return found

@@ -116,7 +116,7 @@ def infer(
         target, scouts, scaled = read(model, data, scout_key, starts, progress, _on_grids(method))
         begun = begin(target, scouts.points, recipe, search_key, progress)
         search, lean = _searched(target, scouts, begun, search_key, progress)
-        foreseen = beyond_horizon(target, search.basins[0].mode, scouts.points)
+        foreseen = beyond_horizon(target, np.stack([search.basins[0].mode, scouts.nearest]))
         searched = time.monotonic()
         deadline = None if time_limit is None else searched + time_limit
         settings = _Settings(progress, deadline, target_ess, spent)

@@ -44,17 +44,17 @@ def test_windows_lie_within_the_horizon():
 
 
 def test_what_is_asked_beyond_the_horizon_is_said():
-    (said,) = beyond_horizon(of(12.0), np.zeros(3), np.zeros((1, 3)))
+    (said,) = beyond_horizon(of(12.0), np.zeros((1, 3)))
     assert "solve_ode('path') is chaotic" in said
     assert "bh.recipes.MultipleShooting()" in said
-    assert beyond_horizon(of(1.0), np.zeros(3), np.zeros((1, 3))) == ()
+    assert beyond_horizon(of(1.0), np.zeros((1, 3))) == ()
 
 
 def test_a_tame_mode_does_not_hide_it():
     """Where rho is a tenth all solutions end at a point."""
     tame = np.array([0.0, np.log(0.1) / 0.1, 0.0])
     assert horizons(of(12.0), tame)["path"].horizon == np.inf
-    assert "is chaotic" in beyond_horizon(of(12.0), tame, np.zeros((1, 3)))[0]
+    assert "is chaotic" in beyond_horizon(of(12.0), np.stack([tame, np.zeros(3)]))[0]
 
 
 def test_an_oscillation_is_not_chaotic():
@@ -72,7 +72,7 @@ def test_an_oscillation_is_not_chaotic():
 
     target = bh.Target(model, {"times": np.linspace(1.0, 30.0, 30), "y": np.zeros((30, 2))})
     assert horizons(target, np.zeros(1))["path"].horizon == np.inf
-    assert beyond_horizon(target, np.zeros(1), np.zeros((1, 1))) == ()
+    assert beyond_horizon(target, np.zeros((1, 1))) == ()
 
 
 def test_infer_says_so_in_its_verdict():
