@@ -4,7 +4,8 @@ A model is a numpyro model. bayeshybrid adds statements to write inside it, one 
 by any method, and analyses of what comes out.
 """
 
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from bayeshybrid import configuration as configuration
 
@@ -16,7 +17,7 @@ from bayeshybrid import noise as noise  # noqa: E402
 from bayeshybrid import preflight as preflight  # noqa: E402
 from bayeshybrid import uncertainty as uncertainty  # noqa: E402
 from bayeshybrid.bases import Fourier, Polynomial, Radial, Spline  # noqa: E402
-from bayeshybrid.comparison import compare  # noqa: E402
+from bayeshybrid.comparison import ablation, compare  # noqa: E402
 from bayeshybrid.composition import gated, hierarchical, parallel, residual, series  # noqa: E402
 from bayeshybrid.configuration import configure  # noqa: E402
 from bayeshybrid.discrepancies import discrepancy  # noqa: E402
@@ -53,7 +54,30 @@ from bayeshybrid.target import Target  # noqa: E402
 from bayeshybrid.verdict import Verdict  # noqa: E402
 
 if TYPE_CHECKING:
+    from bayeshybrid import baselines as baselines
     from bayeshybrid import plots as plots
+    from bayeshybrid.ablations import ablate
+    from bayeshybrid.penalties import penalty, physics_residual
+
+# Loaded when first asked for, since most scripts do not: name to module.
+_LATER = {
+    "ablate": "ablations",
+    "baselines": "baselines",
+    "penalty": "penalties",
+    "physics_residual": "penalties",
+    "plots": "plots",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """What is not loaded by the import itself."""
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = import_module(f"{__name__}.{_LATER[name]}")
+    found = module if name == _LATER[name] else getattr(module, name)
+    globals()[name] = found
+    return found
+
 
 __all__ = [
     "MLP",
@@ -82,6 +106,8 @@ __all__ = [
     "TextBar",
     "Trained",
     "Verdict",
+    "ablate",
+    "ablation",
     "bounded",
     "compare",
     "configure",
@@ -98,6 +124,8 @@ __all__ = [
     "parallel",
     "parameter",
     "parameters",
+    "penalty",
+    "physics_residual",
     "prior_interval",
     "prior_quantiles",
     "report",
@@ -107,12 +135,3 @@ __all__ = [
     "solve_ode",
     "train",
 ]
-
-
-def __getattr__(name: str) -> object:
-    """`bh.plots`, loaded when it is first asked for: who draws no picture does not wait for it."""
-    if name != "plots":
-        raise AttributeError(f"module 'bayeshybrid' has no attribute {name!r}")
-    from importlib import import_module
-
-    return import_module("bayeshybrid.plots")

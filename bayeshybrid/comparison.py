@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bayeshybrid.faults import DataError, ModelError
 from bayeshybrid.held_out import evaluate
+from bayeshybrid.keys import as_key, children
 from bayeshybrid.observation import EXACT
 from bayeshybrid.plays import Scored, score, scored_events
 from bayeshybrid.posterior import Posterior
+from bayeshybrid.progress import Progress
+
+if TYPE_CHECKING:
+    from bayeshybrid.inference.method import Method
 
 LEVEL = 0.9
 LARGE_IS_GOOD = ("log score",)
 FEWEST_BLOCKS = 10
 
-__all__ = ["Comparison", "Difference", "SiteComparison", "compare"]
+__all__ = ["Comparison", "Difference", "SiteComparison", "ablation", "compare"]
 
 
 @dataclass(frozen=True)
@@ -73,12 +78,15 @@ class Comparison:
     - `sites`: observed site to `SiteComparison`.
     - `seconds`: model to the seconds of its fit and of its forecast; `megabytes`: of its draws.
     - `words`: what a reader must know first.
+    - `posteriors`: model to posterior; `failures`: model to why there is none, where an `ablation` has no fit of it.
     """
 
     sites: dict[str, SiteComparison]
     seconds: dict[str, tuple[float, float]]
     megabytes: dict[str, float]
     words: tuple[str, ...]
+    posteriors: dict[str, Posterior] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
 
     def __getitem__(self, site: str) -> SiteComparison:
         if site not in self.sites:
@@ -95,6 +103,7 @@ class Comparison:
             f"{name}: fitted in {fit:.3g} s, forecast in {ahead:.2g} s, {self.megabytes[name]:.2g} MB of draws"
             for name, (fit, ahead) in self.seconds.items()
         ]
+        lines += [f"{name}: not fitted, {reason}" for name, reason in self.failures.items()]
         return "\n".join([*lines, *self.words])
 
 
@@ -159,7 +168,66 @@ def compare(
         site: _site(site, shapes[site], found, None if blocks is None else blocks.get(site))
         for site, found in scored.items()
     }
-    return Comparison(sites, seconds, megabytes, _words(sites, blocks, shapes))
+    return Comparison(sites, seconds, megabytes, _words(sites, blocks, shapes), dict(posteriors))
+
+
+def ablation(
+    model: Callable[..., Any],
+    data: Mapping[str, Any],
+    method: Method | None = None,
+    *,
+    key: Any,
+    fixed: Mapping[str, Any] | None = None,
+    rows: Sequence[str] | None = None,
+    held_out: Mapping[str, Any] | None = None,
+    blocks: Mapping[str, np.ndarray] | None = None,
+    progress: Progress | None = None,
+    time_limit: float | None = None,
+) -> Comparison:
+    """Fit a model again without each of its parts, and put all that comes out side by side.
+
+    Which networks and joins it has is read off the model. Every row is a fit of its own by the same method with the
+    same key, so this takes as many fits as there are rows. A part without which forecasts are no worse may still
+    matter for what the parameters mean: look at the posteriors too.
+
+    **Arguments:**
+
+    - `model`, `data`, `method`, `progress`, `time_limit`: as for `infer`; the limit holds for each fit.
+    - `key`: an integer or a JAX key.
+    - `fixed`: site to a value: there is one row more for each, in which these unknowns are held at them.
+    - `rows`: which of the rows, by their names; all by default. `bayeshybrid.ablations.variants` lists them.
+    - `held_out`, `blocks`: measurements that nothing is fitted to and what of them hangs together, as for `compare`.
+
+    **Returns:** a `Comparison` of the rows, with the posteriors. A row that could not be fitted or scored is told
+    among its `failures`, with the reason, and the others are kept.
+
+    **Raises:** `ModelError` for rows that the model does not have, `DataError` for data that do not go with it.
+
+    ```python
+    def model(x, y=None):
+        slope = bh.parameter("slope", dist.Normal(0.0, 3.0))
+        bend = bh.network("bend", bh.MLP(1, 1, width=2), scale=1.0, center=0.0, spread=1.0)
+        bh.observe("y", dist.Normal(slope * x + bend(x[:, None])[:, 0], 0.1), obs=y)
+    x = np.linspace(-1.0, 1.0, 8)
+    found = bh.ablation(model, {"x": x, "y": 2.0 * x}, bh.DeepEnsemble(members=32, steps=50), key=0)
+    assert set(found["y"].figures) == {"whole", "without bend"}
+    ```
+    """
+    from bayeshybrid.ablations import variants
+    from bayeshybrid.inference.verbs import infer  # methods are listed in the order in which they are loaded
+
+    chosen = _chosen(variants(model, data, fixed), rows)
+    fit_key, score_key = children(as_key(key), 2)
+    posteriors: dict[str, Posterior] = {}
+    failures: dict[str, str] = {}
+    for name, variant in chosen.items():
+        try:
+            posteriors[name] = infer(
+                variant, data, method, key=fit_key, progress=progress, time_limit=time_limit
+            )
+        except Exception as error:  # whatever stops one fit, the others are hours of work
+            failures[name] = _reason(error)
+    return _compared(posteriors, failures, held_out, score_key, blocks)
 
 
 def _check(posteriors):
@@ -276,3 +344,29 @@ def _words(sites, blocks, about):
             )
     told.append("Not examined: the evidence of the models, which none of these methods computes.")
     return tuple(told)
+
+
+# Parts taken away
+
+
+def _chosen(made, rows):
+    rows = list(made) if rows is None else [rows] if isinstance(rows, str) else list(rows)
+    unknown = [name for name in rows if name not in made]
+    if unknown:
+        raise ModelError(f"ablation(): there is no row {unknown[0]!r}; there are {', '.join(made)}")
+    return {name: made[name] for name in rows}
+
+
+def _compared(posteriors, failures, held_out, key, blocks):
+    """The rows side by side; where that fails the posteriors alone, with the reason."""
+    words: tuple[str, ...] = ("fewer than two rows were fitted, so that nothing can be compared",)
+    if len(posteriors) > 1:
+        try:
+            return replace(compare(posteriors, held_out, key=key, blocks=blocks), failures=failures)
+        except Exception as error:
+            words = (f"the rows were fitted, but could not be scored: {_reason(error)}",)
+    return Comparison({}, {}, {}, words, posteriors, failures)
+
+
+def _reason(error):
+    return f"{type(error).__name__}: {error}"

@@ -9,8 +9,10 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
+from bayeshybrid.architecture import along_last
 from bayeshybrid.faults import ModelError
 from bayeshybrid.networks import Network
 from bayeshybrid.recorder import Recorder
@@ -189,16 +191,20 @@ class Hierarchical(Join):
 
 
 class Gated(Join):
-    """Parts weighed by positive weights that sum to one."""
+    """Parts weighed by positive weights that sum to one; those that are `off` have none, and the others theirs."""
 
     gate: Any = None
     attention: bool = eqx.field(static=True, default=False)
+    off: tuple[str, ...] = eqx.field(static=True, default=())
 
     def joined(self, arguments: tuple[Any, ...]) -> tuple[Array, dict[str, Array]]:
         """The output, and what each part said."""
         told = self._all(arguments)
         said = jnp.stack(list(told.values()))
         weights = self._weights(arguments, said)
+        if self.off:
+            on = along_last(np.array([part not in self.off for part in told], float), weights.ndim)
+            weights = on * weights / jnp.sum(on * weights, axis=-1, keepdims=True)
         share = jnp.moveaxis(weights, -1, 0)
         if share.shape != said.shape[: share.ndim]:
             raise ModelError(

@@ -95,6 +95,7 @@ class Layout:
     - `prior_solves`: whether a prior or a soft constraint may depend on a solution.
     - `asking`: networks that take the magnitude of their inputs from the data.
     - `parts`: of joins, what each says as a derived quantity `"<join>.<part>"`.
+    - `remarks`: what statements say that a reader of the posterior must know.
     """
 
     latent: tuple[Latent, ...]
@@ -109,6 +110,7 @@ class Layout:
     observation_arguments: tuple[str, ...]
     prior_solves: bool
     parts: tuple[Deterministic, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
@@ -250,6 +252,7 @@ def read_layout(model: Callable[..., Any], arrays: Mapping[str, Any], fixed: Map
         observation_arguments=arguments,
         prior_solves=bool(full["solves"]) and _prior_solves(model, arrays, constants, observed),
         parts=_parts(model, arrays, constants) if full["joins"] else (),
+        remarks=full["remarks"],
     )
 
 
@@ -336,7 +339,7 @@ def _unobserved(site):
 
 def _describe(found):
     """The static part of a run."""
-    described = {"latent": {}, "observed": {}, "factors": (), "deterministic": ()}
+    described = {"latent": {}, "observed": {}, "factors": (), "deterministic": (), "remarks": ()}
     renamed = {name for name, site in found.sites.items() if site["type"] == "deterministic"}
     for name, site in found.sites.items():
         if site["type"] == "deterministic":
@@ -346,6 +349,8 @@ def _describe(found):
             continue
         elif type(site["fn"]).__name__ == "Unit":
             described["factors"] += (name,) if name not in map(JACOBIAN.format, found.sites) else ()
+            tag = sites.read(site)
+            described["remarks"] += (tag.remark,) if tag else ()
         elif site["is_observed"]:
             described["observed"][name] = _observed(name, site)
         else:

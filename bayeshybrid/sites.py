@@ -27,6 +27,7 @@ class Tag:
     - `kind`: the part that the site plays in its group.
     - `initial`: `"zero"` where a search should begin at zero instead of at a prior draw.
     - `across`: what the leading axis of the value counts, such as `"subject"`; `None` where it counts no units.
+    - `remark`: of a soft constraint, what a reader of the posterior must know of it.
 
     ```python
     from bayeshybrid.sites import Tag, mapping, read
@@ -42,6 +43,7 @@ class Tag:
     kind: Kind = "parameter"
     initial: Literal["zero"] | None = None
     across: str | None = None
+    remark: str = ""
 
 
 def mapping(tag: Tag) -> dict[str, Tag]:

@@ -83,13 +83,13 @@ class Target(eqx.Module):
         self.model = model
         self.data = arrays
         self.fixed = tuple(sorted(fixed.items()))
-        self.notes = conversions(data) + compiled_in
         self.losses = precision_losses(data)
         self.scalings = {}
         self.grids = {}
         self.named = labels_of(data)
         self.finer = 1.0
         self.layout = read_layout(model, arrays, fixed)
+        self.notes = conversions(data) + compiled_in + self.layout.remarks
 
     @property
     def labels(self) -> dict[str, tuple[str, ...]]:

@@ -6,6 +6,7 @@ solutions that our statements publish and the networks that ask for the magnitud
 
 from __future__ import annotations
 
+import inspect
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -316,7 +317,7 @@ def place_constrained(values: Mapping[str, Any]) -> Callable[[Any], Any]:
 
 def line_of(error: BaseException, model: Callable[..., Any]) -> str:
     """Where in the user's own code an error came from, as `file:line: code`."""
-    own = getattr(getattr(model, "__code__", None), "co_filename", None)
+    own = getattr(getattr(inspect.unwrap(model), "__code__", None), "co_filename", None)
     frames = traceback.extract_tb(error.__traceback__)
     mine = [frame for frame in frames if frame.filename == own] or frames[-1:]
     return f"{mine[-1].filename}:{mine[-1].lineno}: {mine[-1].line}" if mine else "the model"

@@ -203,7 +203,8 @@ def _expected(told):
 def _search(material):
     posterior = material.posterior
     told = element("pre", posterior.search) if posterior.search else ""
-    notes = bullets([*posterior.remarks, *posterior.target.notes, *posterior.target.losses])
+    said = [*posterior.remarks, *posterior.target.notes, *posterior.target.losses]
+    notes = bullets(list(dict.fromkeys(said)))  # what is noted of the data is a remark too, as a rule
     return Markup((element("h3", "Search") + told if told else "") + notes)
 
 
