@@ -12,6 +12,7 @@ import numpy as np
 from bayeshybrid.faults import DataError, ModelError
 from bayeshybrid.held_out import evaluate
 from bayeshybrid.keys import as_key, children
+from bayeshybrid.marginal_likelihood import Evidence, log_evidence
 from bayeshybrid.observation import EXACT
 from bayeshybrid.plays import Scored, score, scored_events
 from bayeshybrid.posterior import Posterior
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 LEVEL = 0.9
 LARGE_IS_GOOD = ("log score",)
 FEWEST_BLOCKS = 10
+FEWEST_LEFT_OUT = 25  # of which a fifth are the tail that a Pareto distribution is fitted to
 
 __all__ = ["Comparison", "Difference", "SiteComparison", "ablation", "compare"]
 
@@ -77,6 +79,7 @@ class Comparison:
 
     - `sites`: observed site to `SiteComparison`.
     - `seconds`: model to the seconds of its fit and of its forecast; `megabytes`: of its draws.
+    - `evidence`: model to its log evidence, or why it was not assessed.
     - `words`: what a reader must know first.
     - `posteriors`: model to posterior; `failures`: model to why there is none, where an `ablation` has no fit of it.
     """
@@ -84,6 +87,7 @@ class Comparison:
     sites: dict[str, SiteComparison]
     seconds: dict[str, tuple[float, float]]
     megabytes: dict[str, float]
+    evidence: dict[str, Evidence]
     words: tuple[str, ...]
     posteriors: dict[str, Posterior] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
@@ -103,6 +107,7 @@ class Comparison:
             f"{name}: fitted in {fit:.3g} s, forecast in {ahead:.2g} s, {self.megabytes[name]:.2g} MB of draws"
             for name, (fit, ahead) in self.seconds.items()
         ]
+        lines += [f"{name}: log evidence {found}" for name, found in self.evidence.items()]
         lines += [f"{name}: not fitted, {reason}" for name, reason in self.failures.items()]
         return "\n".join([*lines, *self.words])
 
@@ -113,6 +118,7 @@ def compare(
     *,
     key: Any,
     blocks: Mapping[str, np.ndarray] | None = None,
+    evidence: bool = True,
 ) -> Comparison:
     """Score several posteriors by the same measurements, and say which differences chance does not explain.
 
@@ -128,6 +134,7 @@ def compare(
     - `key`: an integer or a JAX key for the forecasts.
     - `blocks`: observed site to labels in its shape: cells of one label count as one. By default each unit is a
       block where the site counts units, and otherwise each cell.
+    - `evidence`: whether to estimate the evidence of each model too, some four thousand evaluations.
 
     **Returns:** a `Comparison`.
 
@@ -146,7 +153,7 @@ def compare(
     assert told.differences["5.0"]["log score"].told_apart
     ```
     """
-    _check(posteriors)
+    _check(posteriors, data)
     scored: dict[str, dict[str, Scored]] = {}
     seconds, megabytes = {}, {}
     shapes: dict[str, tuple[Any, ...]] = {}
@@ -168,7 +175,8 @@ def compare(
         site: _site(site, shapes[site], found, None if blocks is None else blocks.get(site))
         for site, found in scored.items()
     }
-    return Comparison(sites, seconds, megabytes, _words(sites, blocks, shapes), dict(posteriors))
+    estimated = {name: log_evidence(each, key=key) for name, each in posteriors.items()} if evidence else {}
+    return Comparison(sites, seconds, megabytes, estimated, _words(sites, blocks, shapes), dict(posteriors))
 
 
 def ablation(
@@ -230,13 +238,18 @@ def ablation(
     return _compared(posteriors, failures, held_out, score_key, blocks)
 
 
-def _check(posteriors):
+def _check(posteriors, data):
     if len(posteriors) < 2:
         raise ModelError(f"compare(): at least two posteriors stand side by side, got {list(posteriors)}")
     for name, posterior in posteriors.items():
         if not isinstance(posterior, Posterior):
             raise ModelError(
                 f"compare(): {name!r} is {type(posterior).__name__}: give what bh.infer returned"
+            )
+        if data is None and posterior.size < FEWEST_LEFT_OUT:
+            raise DataError(
+                f"compare(): {name!r} has {posterior.size} draws, and to leave out one value after another takes "
+                f"{FEWEST_LEFT_OUT}: draw more, or give data that nothing was fitted to"
             )
     (first, one), *others = posteriors.items()
     for name, other in others:
@@ -342,7 +355,6 @@ def _words(sites, blocks, about):
             told.append(
                 f"{name}: its cells are taken as independent; where errors run on from one to the next, give blocks."
             )
-    told.append("Not examined: the evidence of the models, which none of these methods computes.")
     return tuple(told)
 
 
@@ -365,7 +377,7 @@ def _compared(posteriors, failures, held_out, key, blocks):
             return replace(compare(posteriors, held_out, key=key, blocks=blocks), failures=failures)
         except Exception as error:
             words = (f"the rows were fitted, but could not be scored: {_reason(error)}",)
-    return Comparison({}, {}, {}, words, posteriors, failures)
+    return Comparison({}, {}, {}, {}, words, posteriors, failures)
 
 
 def _reason(error):

@@ -89,10 +89,33 @@ def test_cells_of_a_block_count_as_one(fits):
     assert any("rest on 3 independent values" in word for word in told.words)
 
 
+def test_the_evidence_of_each_model_is_told_or_why_it_is_not(fits):
+    data = measured(X)
+    found = bh.compare(fits, key=1)
+    for name, (slope, spread) in {"right": (2.0, 0.3), "steep": (3.0, 0.3), "wide": (2.0, 1.5)}.items():
+        covariance = spread**2 * np.eye(len(X)) + 1e-6 * np.outer(X, X)
+        expected = stats.multivariate_normal.logpdf(data["y"], slope * X, covariance)
+        assert found.evidence[name].value == pytest.approx(expected, abs=0.05)
+    assert f"right: log evidence {found.evidence['right'].value:.2f} +/-" in str(found)
+    members = bh.infer(known(2.0, 0.3), data, bh.DeepEnsemble(members=32, steps=20), key=0)
+    told = str(bh.compare({"right": fits["right"], "members": members}, key=1))
+    assert "members: log evidence not assessed: not draws of a posterior" in told
+    assert bh.compare(fits, key=1, evidence=False).evidence == {}
+
+
 def test_costs_stand_beside_the_scores(fits):
     told = bh.compare(fits, measured(LATER), key=1)
     assert all(fit > ahead > 0 for fit, ahead in told.seconds.values())
     assert told.megabytes["right"] == fits["right"].unconstrained.nbytes / 1e6
+
+
+def test_few_draws_cannot_be_weighed_as_if_a_value_were_left_out(fits):
+    few = bh.infer(known(2.0, 0.3), measured(X), bh.DeepEnsemble(members=8, steps=20), key=0)
+    with pytest.raises(
+        bh.DataError, match="'few' has 8 draws, and to leave out one value after another takes 25"
+    ):
+        bh.compare({"right": fits["right"], "few": few}, key=1)
+    assert bh.compare({"right": fits["right"], "few": few}, measured(LATER), key=1)["y"].compared == 12
 
 
 def test_what_cannot_stand_side_by_side_is_refused(fits):

@@ -241,7 +241,9 @@ def _influence(target, seen):
         and site.stop > site.start
         and not np.any(np.abs(slopes[:, site.start : site.stop]) > 1e-10)
     ]
-    return [f"the likelihood does not depend on {name}: its posterior is its prior" for name in idle + lone]
+    soft = ", ".join(map(repr, target.layout.soft))
+    means = f"it learns by the soft constraints alone ({soft})" if soft else "its posterior is its prior"
+    return [f"the likelihood does not depend on {name}: {means}" for name in idle + lone]
 
 
 def _no_start(target, seen):
