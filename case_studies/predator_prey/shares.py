@@ -46,7 +46,7 @@ def later(until: int, years: Sequence[int]) -> dict[str, np.ndarray]:
 
 
 def _rows(fits, share, words, measured, key):
-    told = bh.compare(fits, measured, key=key + 1)
+    told = bh.compare(fits, measured, key=key + 1, evidence=False)
     for name, posterior in fits.items():
         seconds, forecast_seconds = told.seconds[name]
         yield {

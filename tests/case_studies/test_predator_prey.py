@@ -7,12 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 import pytest
 
 import bayeshybrid as bh
 from bayeshybrid.diagnostics import effective_sample_size
-from case_studies.predator_prey import comparison, model
+from case_studies.predator_prey import comparison, model, shares
 from case_studies.predator_prey.__main__ import main
 
 PAGES = ("report_equation.html", "report.html")
@@ -222,6 +224,30 @@ def test_every_model_is_compared_under_the_methods_that_apply():
         ("network", "DeepEnsemble"),
     ]
     assert several[0].name == comparison.BASELINE
+
+
+def test_what_is_judged_comes_after_what_is_fitted():
+    for until in shares.SHARES.values():
+        far = shares.later(until, (4, 5, 6))
+        assert far["times"].tolist() == [until + 4, until + 5, until + 6]
+        assert far["pelts"].shape == (3, 2)
+
+
+def test_the_equation_at_the_published_rates_has_no_residual():
+    """An ensemble of the equation that starts where the rates are known to a thousandth."""
+
+    def known(times, pelts=None):
+        rates = bh.parameters("rates", **{
+            name: bh.Parameter(bh.prior_interval(0.999 * value, 1.001 * value))
+            for name, value in shares.PUBLISHED.items()
+        })  # fmt: skip
+        start = jnp.array([34.0, 5.9])
+        path = bh.solve_ode("path", model.lotka_volterra, start, times, t0=model.FIRST_YEAR, args=rates)
+        bh.observe("pelts", dist.LogNormal(jnp.log(path.ys), 0.25), obs=pelts)
+
+    posterior = bh.infer(known, model.read_pelts(1914), bh.DeepEnsemble(members=4, steps=2), key=0, starts=2)
+    assert shares.residual(posterior, np.array([1915.0, 1918.0]), 0) < 0.01
+    assert set(shares.rates(posterior)) == set(shares.PUBLISHED)
 
 
 @pytest.mark.slow
