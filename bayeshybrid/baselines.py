@@ -22,15 +22,15 @@ from jax.typing import ArrayLike
 from jaxtyping import Array
 from numpyro.contrib.module import random_eqx_module
 
-from . import sites
-from .architecture import MLP
-from .faults import ModelError
-from .networks import network, replaying
-from .penalties import physics_residual
-from .priors import Parameter, parameter, parameters
-from .records import Baseline, Record
-from .sequences import LongShortTermMemory, Transformer, positions
-from .statements import solve_ode
+from bayeshybrid import sites
+from bayeshybrid.architecture import MLP
+from bayeshybrid.faults import ModelError
+from bayeshybrid.networks import network, replaying
+from bayeshybrid.penalties import physics_residual
+from bayeshybrid.priors import Parameter, parameter, parameters
+from bayeshybrid.records import Baseline, Record
+from bayeshybrid.sequences import LongShortTermMemory, Transformer, positions
+from bayeshybrid.statements import solve_ode
 
 PIECES = 8  # of the span, in each of which a network of time may turn
 STEPS = 20  # of the span

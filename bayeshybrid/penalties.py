@@ -15,8 +15,8 @@ from jaxtyping import Array
 from numpyro.distributions.distribution import Unit
 from numpyro.primitives import _PYRO_STACK
 
-from . import sites
-from .faults import ModelError
+from bayeshybrid import sites
+from bayeshybrid.faults import ModelError
 
 __all__ = ["penalty", "physics_residual"]
 

@@ -14,10 +14,10 @@ import numpyro.distributions as dist
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from . import sites
-from .faults import ModelError
-from .observation import observe
-from .priors import parameter, tagged_deterministic
+from bayeshybrid import sites
+from bayeshybrid.faults import ModelError
+from bayeshybrid.observation import observe
+from bayeshybrid.priors import parameter, tagged_deterministic
 
 NOISES = ("normal", "lognormal")
 USUAL_NOISE = 0.3  # of the scale, up to a factor of e: the middle of the prior of the noise

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .architecture import MLP, Layer
-from .faults import ModelError
+from bayeshybrid.architecture import MLP, Layer
+from bayeshybrid.faults import ModelError
 
 __all__ = ["LongShortTermMemory", "Transformer", "positions"]
 
