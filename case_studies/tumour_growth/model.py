@@ -28,7 +28,8 @@ TOLD_DOSES, TOLD_DAYS = (2.0, 5.0, 10.0, 15.0, 20.0), (1.0, 2.0, 4.0, 6.0, 8.0, 
 # as so many measurements with these standard deviations.
 POINTS, WEIGHT, RESIDUAL_SD, FIRST_SD = 200, 100.0, 0.05, 0.03  # 1, 1, 1/d, 1
 
-TOLERANCE = 1e-6  # at 1e-4 the states are good, but steps at the border of stability make slopes by the diffusion 15 % wrong
+# At 1e-4 the states are good, but steps at the border of stability make slopes by the diffusion 15 % wrong.
+TOLERANCE = 1e-6
 
 # What networks are asked, log(1 + dose), day and radius, and how far it usually is from there
 MIDDLE, USUAL = np.array([1.5, 6.0, 2.0]), np.array([1.0, 4.0, 1.5])
