@@ -33,6 +33,11 @@ jax.config.update("jax_compilation_cache_dir", str(_programs))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
+# Linux gives a process 65,530 mappings of memory, and each compiled program keeps some: beyond that XLA crashes.
+MAPPINGS = Path("/proc/self/maps")
+MOST_MAPPINGS = 30_000
+
+
 def seed_of(name: str) -> int:
     """A seed that depends on the test's name alone, so that a test alone equals the test in a full run."""
     return zlib.crc32(name.encode())
@@ -51,6 +56,15 @@ def strict(request: pytest.FixtureRequest) -> Iterator[None]:
         stack.enter_context(jax.enable_x64(True))
         stack.enter_context(jax.numpy_rank_promotion("allow" if allowed else "raise"))
         yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_programs() -> Iterator[None]:
+    """Programs of earlier modules are dropped once there are very many; those on disk need not be compiled again."""
+    yield
+    if MAPPINGS.exists() and MAPPINGS.read_bytes().count(b"\n") > MOST_MAPPINGS:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture

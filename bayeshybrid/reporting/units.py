@@ -193,8 +193,8 @@ def horizons(several: Sequence[Ahead], panels: UnitPanels) -> list[str]:
     unjudged = sum(one.ratio is None for one in several)
     if unjudged:
         told.append(
-            f"Of {unjudged} of {what} the data of the fit hold no record, or too short a one, to compare the width of the "
-            "forecast with."
+            f"The data of the fit hold no record, or too short a one, of {unjudged} of {what} to compare the width of "
+            "the forecast with."
         )
     if panels.axis_name:
         told.append(

@@ -263,5 +263,8 @@ def test_the_whole_comparison(tmp_path, capsys):
     assert np.isfinite(list(crps.values())).all()
     assert crps["equation", "NUTS"] < crps["any year", "NUTS"]
     states = {(row["model"], row["method"]): [v["state"] for v in row["verdicts"]] for row in rows}
-    assert set(states["hybrid", "ensemble"]) <= {"not assessable", "fail"}  # no ensemble passes; some still move
+    assert set(states["hybrid", "ensemble"]) <= {
+        "not assessable",
+        "fail",
+    }  # no ensemble passes; some still move
     assert "pass" not in states["hybrid", "NUTS, short"]
