@@ -12,6 +12,7 @@ from bayeshybrid import configuration
 from bayeshybrid.keys import as_key
 from bayeshybrid.posterior import Posterior
 from bayeshybrid.survey import ask, draw_prior
+from bayeshybrid.verdict import PARAMETERS
 
 FREEDOM = 5.0  # of the Student t that proposes: its tails are heavier than those of most posteriors
 PROPOSALS = 2000
@@ -53,9 +54,9 @@ def log_evidence(posterior: Posterior, *, key: Any) -> Evidence:
     - `posterior`: draws of a posterior.
     - `key`: an integer or a JAX key.
 
-    **Returns:** an `Evidence`. It is not assessed for what are no draws of a posterior, soft constraints (they have no
-    normalising constant), improper priors, weights of networks (draws hold some of the ways to say the same), more than
-    60 unknowns, and where its error is above 0.3.
+    **Returns:** an `Evidence`. It is not assessed for what are no draws of a posterior, draws that their verdict does
+    not pass, soft constraints (they have no normalising constant), improper priors, weights of networks (draws hold
+    some of the ways to say the same), more than 60 unknowns, and where its error is above 0.3.
 
     ```python
     from bayeshybrid.marginal_likelihood import log_evidence
@@ -71,7 +72,10 @@ def log_evidence(posterior: Posterior, *, key: Any) -> Evidence:
             return Evidence(np.nan, np.nan, reason)
         target, draws = posterior.target, posterior.unconstrained
         size, half = target.layout.size, draws.shape[1] // 2
-        proposal = _Student(draws[:, :half].reshape(-1, size))
+        try:
+            proposal = _Student(draws[:, :half].reshape(-1, size))
+        except np.linalg.LinAlgError:
+            return Evidence(np.nan, np.nan, "the draws do not vary in every direction")
         held = draws[:, half :: max(1, -(-draws[:, half:].size // (size * MOST_DRAWS)))]
         drawn = proposal.draw(np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel()))
         points = np.concatenate([held.reshape(-1, size), drawn])
@@ -98,6 +102,8 @@ def _why_not(posterior, key):
         return f"{layout.size} unknowns are more than {MOST_UNKNOWNS}"
     if count < FEWEST_DRAWS * layout.size:
         return f"{count} draws are too few for {layout.size} unknowns"
+    if posterior.verdict[PARAMETERS] not in ("pass", "pass with remarks"):
+        return f"the verdict on its draws is {posterior.verdict[PARAMETERS]!r}"
     return "" if draw_prior(posterior.target, key, 1)[1] else "a prior is improper"
 
 

@@ -251,7 +251,7 @@ class _System(NamedTuple):
         def lane(y0, times, args, start, inputs):
             with binding(_forcings(inputs)):
                 slope = self.field(start, y0, args)
-            told = {"y0": jnp.ravel(y0), "t0": start, "slope": jnp.ravel(slope)}
+            told = {"y0": jnp.ravel(y0), "t0": start, "slope": jnp.ravel(slope), "last": jnp.max(times)}
             return told | ({"flaws": flaws(inputs, start, jnp.max(times))} if inputs else {})
 
         # Nothing of the start may be mapped, only the times.

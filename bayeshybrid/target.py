@@ -364,15 +364,16 @@ class Target(eqx.Module):
         """One run of the model at `q`, for what the other methods do not give; with zeros for solutions if asked."""
         return self._run(place_unconstrained(self._pieces(q)), key=key, whole=key is None, solved=solved)
 
-    def densities(self, found: Run) -> tuple[Array, Array]:
-        """Log prior and log likelihood of a run that was made; the latter `-inf` where a solve failed."""
+    def densities(self, found: Run, cells: Mapping[str, Array] | None = None) -> tuple[Array, Array]:
+        """Log prior and log likelihood of a run, of these cells alone; the latter `-inf` where a solve failed."""
         observed = {site.name for site in self.layout.observed}
         prior = likelihood = jnp.zeros(())
         for name, site in found.sites.items():
             if site["type"] != "sample":
                 continue
-            value = jnp.sum(log_prob(site))
-            scaled = value if site["scale"] is None else jnp.sum(site["scale"] * log_prob(site))
+            each = log_prob(site)
+            each = jnp.where(cells[name] > 0, each, 0.0) if cells and name in cells else each
+            scaled = jnp.sum(each if site["scale"] is None else site["scale"] * each)
             if name in self.layout.absent:
                 continue
             if name in observed:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 import numpyro
@@ -62,13 +64,20 @@ def apart(y=None):
     )
 
 
+def test_draws_that_their_verdict_does_not_pass_have_none(fitted):
+    short = bh.infer(linear, {"x": LINEAR_X, "y": LINEAR_Y}, bh.NUTS(chains=1, draws=50, warmup=50), key=0)
+    assert "the verdict on its draws is 'not assessable'" in str(log_evidence(short, key=0))
+    still = dataclasses.replace(fitted, unconstrained=np.zeros_like(fitted.unconstrained))
+    assert "do not vary" in str(log_evidence(still, key=0))
+
+
 @pytest.mark.parametrize(
     ("model", "method", "words"),
     [
         (soft, bh.NUTS(draws=200, warmup=200), "soft constraint"),
         (with_network, bh.NUTS(draws=100, warmup=100), "many ways to say the same"),
         (soft, bh.DeepEnsemble(members=8, steps=20), "not draws of a posterior"),
-        (apart, bh.NUTS(draws=200, warmup=200), "its error would be"),
+        (apart, bh.NUTS(draws=200, warmup=200), "the verdict on its draws"),
     ],
 )
 def test_where_it_is_not_assessed_it_says_why(model, method, words):

@@ -18,6 +18,7 @@ from bayeshybrid.target import Target
 # For so many times the time of the data neighbouring solutions are followed, where no input ends with the data.
 LONGER = 10
 TOLERANCE = 1e-6
+MOST_WINDOWS = 256
 LEAST_GROWTH = (
     2.0  # an error that grows by less than e squared over the data is not what makes a likelihood rough
 )
@@ -62,7 +63,7 @@ def horizons(target: Target, q: Float[Any, " size"]) -> dict[str, Predictability
     found = {}
     for solve in target.layout.solves:
         initial = told["initial"][solve.name]
-        span = float(np.max(initial["times"]) - np.min(initial["t0"]))
+        span = float(np.max(initial["last"] - initial["t0"]))
         if not span > 0 or np.shape(initial["y0"])[-1] < 2:
             continue
         value, error, ok = _exponents(target, solve.name, span, jnp.asarray(q))
@@ -79,8 +80,9 @@ def horizons(target: Target, q: Float[Any, " size"]) -> dict[str, Predictability
 
 def _contrast(mean, variance):
     """Spread of what is expected, in units of the noise about it."""
-    noise = np.sqrt(np.nanmean(variance)) if np.any(np.isfinite(variance)) else 1.0
-    return float(np.nanstd(mean) / max(noise, 1e-300)) if np.any(np.isfinite(mean)) else 2.0
+    mean, variance = (x[np.isfinite(x)] for x in (mean, variance))
+    noise = np.sqrt(variance.mean()) if variance.size else 1.0
+    return float(mean.std() / max(noise, 1e-300)) if mean.size else 2.0
 
 
 @partial(jax.jit, static_argnums=(1, 2))
@@ -119,7 +121,7 @@ def windows(target: Target, points: np.ndarray, least: int) -> int:
     **Arguments:**
 
     - `points`: of which the one that fits the data best is looked at, `(n, size)`.
-    - `least`: how many at least.
+    - `least`: how many at least; 256 are the most.
 
     ```python
     from bayeshybrid.inference.predictability import windows
@@ -130,7 +132,7 @@ def windows(target: Target, points: np.ndarray, least: int) -> int:
     heights = ask(target, points, ["log_likelihood"])["log_likelihood"]
     found = horizons(target, points[np.argmax(np.where(np.isfinite(heights), heights, -np.inf))])
     needed = [int(np.ceil(each.span / each.horizon)) for each in found.values()]
-    return max([least, *needed])
+    return min(max([least, *needed]), MOST_WINDOWS)
 
 
 def beyond_horizon(target: Target, points: np.ndarray) -> tuple[str, ...]:

@@ -7,8 +7,9 @@ ended.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 
 import jax
 import numpy as np
@@ -17,6 +18,7 @@ from bayeshybrid.faults import ModelError
 from bayeshybrid.inference import optimise
 from bayeshybrid.inference.predictability import windows
 from bayeshybrid.inference.relaxing import Relaxed, loosened, shortened
+from bayeshybrid.inference.search import at_initial_values
 from bayeshybrid.inference.stages import Stage, Tally, Work
 from bayeshybrid.keys import child
 from bayeshybrid.science.relaxed import Curve, Segments
@@ -32,8 +34,21 @@ EIGHTHS = 8  # into so many windows the time of a solve is cut where nothing ask
 
 def _whole(stage, name, least):
     value = getattr(stage, name)
-    if not isinstance(value, int) or value < least:
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
         raise ModelError(f"{type(stage).__name__}({name}={value!r}): write a whole number from {least}")
+
+
+def _rising(numbers):
+    """Whether these are several numbers above zero, each larger than the one before."""
+    if not isinstance(numbers, Sequence) or not numbers:
+        return False
+    return all(a < b for a, b in zip((0.0, *numbers), numbers, strict=False)) and np.isfinite(numbers[-1])
+
+
+def _climber(stage):
+    """Whether the stage within climbs what it is given, and asks nothing of the model."""
+    if not isinstance(stage.inner, Adam | LBFGS):
+        raise ModelError(f"{type(stage).__name__}(inner={stage.inner!r}): write Adam(...) or LBFGS(...)")
 
 
 def _above(stage, name, least):
@@ -74,7 +89,7 @@ class Adam(Stage):
     def __post_init__(self) -> None:
         _whole(self, "steps", 1)
         _above(self, "clip", 0.0)
-        for name, rate in {"rate": self.rate, **self.rates}.items():
+        for name, rate in (("rate", self.rate), *self.rates.items()):
             if not 0 <= rate < np.inf:
                 raise ModelError(
                     f"Adam(): the rate of {name!r} is {rate}; write a number from 0, such as 0.05"
@@ -86,7 +101,6 @@ class Adam(Stage):
         rates, groups = self._by_group(work)
         grouped = groups if self.adapt else None
         found = optimise.adam(work.telling(), points / work.spread, self.steps, rates, grouped, self.clip)
-        work.tally.failed += found.failed
         work.tally.clipped += found.clipped
         return found.points * work.spread
 
@@ -129,13 +143,15 @@ class LBFGS(Stage):
         work.progress.start("L-BFGS", self.steps)
         down, start = work.telling(), points / work.spread
         values, gradients = down(start)
-        ends, values = optimise.lbfgs(down, start, values, gradients, self.steps)
+        ends, values = optimise.lbfgs(down, start, values, gradients, self.steps - 1)
         return np.where(np.isfinite(values)[:, None], ends, start) * work.spread
 
 
 @dataclass(frozen=True)
 class BestOf(Stage):
     """Multistart: each start and some more prior draws take a few steps, and the highest of them goes on.
+
+    A first stage: the further draws know nothing of stages before it.
 
     **Arguments:**
 
@@ -146,7 +162,7 @@ class BestOf(Stage):
     ```python
     model = lambda y=None: numpyro.sample("y", dist.Normal(numpyro.sample("x", dist.Normal()), 1.0), obs=y)
     found = bh.train(model, {"y": np.array(2.0)}, bh.recipes.BestOf(4, steps=5), key=0, starts=3)
-    assert found.gradients.tolist() == [24] * 3
+    assert found.tally.gradients.tolist() == [24] * 3
     ```
     """
 
@@ -163,6 +179,7 @@ class BestOf(Stage):
         """See `Stage`."""
         count, size = points.shape
         drawn, _ = draw_prior(work.target, child(work.key, 0), count * (self.candidates - 1))
+        drawn = at_initial_values(work.target, drawn)
         every = np.concatenate([points, drawn])
         own = replace(work, tally=Tally.of(len(every)))
         ends = Adam(self.steps, self.rate).improve(own, every)
@@ -178,7 +195,8 @@ class BestOf(Stage):
 class DifferentialEvolution(Stage):
     """A global optimiser without gradients, with all starts as its first population (Storn and Price 1997).
 
-    That of SciPy, within a box half as wide again as the starts. All of its evaluations count as gradients.
+    That of SciPy, within a box half as wide again as the starts. Where these are all alike they are spread by one unit
+    of length to either side. All of its evaluations count as gradients.
 
     **Arguments:**
 
@@ -204,13 +222,18 @@ class DifferentialEvolution(Stage):
 
         if len(points) < 5:
             raise ModelError(
-                "DifferentialEvolution() mixes members of a population of at least 5: give starts=5 or more, not "
-                f"{len(points)}"
+                "DifferentialEvolution() mixes members of a population of at least 5, and there are "
+                f"{len(points)}: give starts=5 or more"
             )
         work.progress.start("differential evolution", self.generations)
         start, tell = points / work.spread, work.telling()
+        generator = np.random.default_rng(np.asarray(jax.random.key_data(work.key)))
+        alike = (
+            np.ptp(start, axis=0) == 0
+        )  # such as networks that begin at zero: mixtures would never leave it
+        start = np.where(alike, start + generator.uniform(-1.0, 1.0, start.shape), start)
         low, high = start.min(axis=0), start.max(axis=0)
-        room = np.maximum(0.25 * (high - low), 1e-6)
+        room = 0.25 * (high - low)
         found = differential_evolution(
             lambda columns: np.nan_to_num(tell(columns.T)[0], nan=np.inf, posinf=1e300),
             list(zip(low - room, high + room, strict=True)),
@@ -220,7 +243,7 @@ class DifferentialEvolution(Stage):
             polish=False,
             vectorized=True,
             updating="deferred",
-            rng=np.random.default_rng(np.asarray(jax.random.key_data(work.key))),
+            rng=generator,
         )
         return found.population * work.spread
 
@@ -248,12 +271,14 @@ class SmallPerturbation(Stage):
 
     def improve(self, work: Work, points: np.ndarray) -> np.ndarray:
         """See `Stage`."""
+        weights = [site for site in work.target.layout.latent if site.tag.kind == "weight"]
+        if not weights:
+            raise ModelError("SmallPerturbation(): this model has no network whose weights could be small")
         drawn, _ = draw_prior(work.target, child(work.key, 1), len(points))
         points = points.copy()
-        for site in work.target.layout.latent:
-            if site.tag.kind == "weight":
-                part = slice(site.start, site.stop)
-                points[:, part] = self.share * drawn[:, part]
+        for site in weights:
+            part = slice(site.start, site.stop)
+            points[:, part] = self.share * drawn[:, part]
         return points
 
 
@@ -280,10 +305,8 @@ class GrowingInterval(Stage):
     inner: Stage = Adam(100)
 
     def __post_init__(self) -> None:
-        if self.shares is None:
-            return
-        rising = all(a < b for a, b in zip((0.0, *self.shares), (*self.shares, 1.0 + 1e-9), strict=True))
-        if not self.shares or not rising:
+        _climber(self)
+        if self.shares is not None and not (_rising(self.shares) and self.shares[-1] <= 1):
             raise ModelError(
                 f"GrowingInterval(shares={self.shares}): write rising shares, such as (0.25, 0.5)"
             )
@@ -292,7 +315,14 @@ class GrowingInterval(Stage):
         """See `Stage`."""
         before = points
         for share in self.shares or _doubling(1 / windows(work.target, points, EIGHTHS)):
-            points = self.inner.improve(work.relaxed(shortened(work.target, points, share)), points)
+            density = shortened(work.target, points, share)
+            if density is not None:
+                points = self.inner.improve(work.relaxed(density), points)
+            elif self.shares is not None:
+                raise ModelError(
+                    f"GrowingInterval(shares={self.shares}): no observation depends on the first {share:.3g} of the "
+                    "time of each solve alone: begin with a larger share"
+                )
         return work.sound(points, before)
 
 
@@ -309,8 +339,8 @@ class _Tightening(Stage):
     inner: Stage = Adam(100)
 
     def __post_init__(self) -> None:
-        rising = all(a < b for a, b in zip((0.0, *self.strengths), self.strengths, strict=False))
-        if not self.strengths or not rising:
+        _climber(self)
+        if not _rising(self.strengths):
             raise ModelError(
                 f"{type(self).__name__}(strengths={self.strengths}): write rising numbers above zero, such as (1, 10)"
             )
@@ -364,7 +394,7 @@ class MultipleShooting(_Tightening):
 
 @dataclass(frozen=True)
 class Collocation(_Tightening):
-    """Fit a smooth curve first, and let its slopes match the equation more and more closely: nothing is solved.
+    """Fit a smooth curve first, and let its slopes match the equation more and more closely: no step solves anything.
 
     The curve is a cubic spline; parameters and curve are fitted together, so that states that were not measured are
     found too (Ramsay, Hooker, Campbell and Cao 2007, doi:10.1111/j.1467-9868.2007.00610.x).
@@ -374,7 +404,7 @@ class Collocation(_Tightening):
     - `strengths`: rising; the slopes times the spacing of knots are those of the field up to a normal error of standard
       deviation `scale / strength`, where `scale` is the size of each state.
     - `inner`: the stage that climbs each of them.
-    - `knots`: of the curve, equally spaced; two for each time measured, or more.
+    - `knots`: of the curve, equally spaced; as a rule two for each time measured.
 
     **Raises:** `ModelError` for numbers out of range, a model without solves, and solves with doses.
 

@@ -14,9 +14,10 @@ from jaxtyping import Array, Float
 from bayeshybrid.faults import ModelError
 from bayeshybrid.science.relaxed import Free, Relaxation, Shortened
 from bayeshybrid.survey import in_batches
-from bayeshybrid.target import Target, guarded, log_prob
+from bayeshybrid.target import Target, guarded
 from bayeshybrid.tracing import Run
 
+LEAST_SCALE = 1e-6  # of the largest state: one that has died out is no measure
 LOOKED_AT = 8  # points at which it is seen which observations depend on later states
 
 __all__ = ["Relaxed", "loosened", "shortened"]
@@ -70,37 +71,25 @@ class Relaxed(eqx.Module):
 
     def densities(self, found: Run) -> tuple[Array, Array]:
         """Log prior with what keeps solves near their equations, and log likelihood of what counts."""
-        prior, likelihood = self.target.densities(found)
+        prior, likelihood = self.target.densities(found, self.cells)
         for message in found.solutions.values():
             if message["value"].defect is not None:
                 prior = prior - 0.5 * self.strength**2 * jnp.sum(message["value"].defect ** 2)
-        for name, kept in self.cells.items():
-            site = found.sites[name]
-            scale = 1.0 if site["scale"] is None else site["scale"]
-            likelihood = likelihood - jnp.sum(jnp.where(kept > 0, 0.0, scale * log_prob(site)))
         return prior, likelihood
 
 
-def shortened(target: Target, points: np.ndarray, share: float) -> Relaxed:
-    """The target up to a share of the time of each solve: later observations do not count.
+def shortened(target: Target, points: np.ndarray, share: float) -> Relaxed | None:
+    """The target up to a share of the time of each solve, `None` where nothing was measured until then.
 
-    An observation is a later one if it depends on the solution behind that time.
+    Later observations do not count: those that depend on the solution behind that time.
 
     **Arguments:**
 
     - `points`: where it is asked which those are, `(n, size)`.
-
-    **Raises:** `ModelError` where no observation is left.
     """
-    if share >= 1:
-        cells = {}
-    else:
-        cells = _early(target, points, share)
-        if not any(np.any(kept) for kept in cells.values()):
-            raise ModelError(
-                f"no observation depends on the first {share:.3g} of the time of each solve alone: let the interval "
-                "grow from a larger share"
-            )
+    cells = {} if share >= 1 else _early(target, points, share)
+    if share < 1 and not any(np.any(kept) for kept in cells.values()):
+        return None
     plans: dict[str, Relaxation] = {
         solve.name: Shortened(_for_units(jnp.asarray(share), solve, mapped))
         for solve, mapped in _solves(target, points)
@@ -125,7 +114,7 @@ def loosened(
         ys = told[solve.name]
         states = int(np.prod(solve.shape[1 + mapped :]))
         ys = np.where(np.isfinite(ys), ys, np.nan).reshape(-1, states)
-        size = np.nanmedian(np.abs(ys), axis=0)
+        size = np.maximum(np.nanmedian(np.abs(ys), axis=0), LEAST_SCALE * np.nanmax(np.abs(ys), axis=0))
         scale = np.where(np.isfinite(size) & (size > 0), size, 1.0)
         chosen = Free(jnp.asarray(scale), jnp.asarray(np.nanmin(ys, axis=0) > 0))
         units = (solve.shape[0],) if mapped else ()
@@ -196,7 +185,12 @@ def _early(target, points, share):
     plans = {solve.name: Shortened(_for_units(jnp.asarray(share), solve, mapped)) for solve, mapped in solves}
     marked = {name: _Marked(plan) for name, plan in plans.items()}
     one, other = (_pointwise(target.frozen(each), points[:LOOKED_AT]) for each in (plans, marked))
-    return {name: np.all(np.asarray(one[name] == other[name]), axis=0).astype(float) for name in one}
+    found = {}
+    for name, each in one.items():
+        told, same = np.asarray(each), np.all(np.asarray(each == other[name]), axis=0)
+        # What is missing has zero everywhere; what is impossible either way does not tell on what it depends.
+        found[name] = (same & np.any(np.isfinite(told) & (told != 0), axis=0)).astype(float)
+    return found
 
 
 @jax.jit

@@ -88,6 +88,7 @@ class Work:
         """What optimisers make small, and its gradient, at points in units of `spread`."""
         values, gradients = slopes(self.density, points * self.spread)  # pyright: ignore[reportArgumentType]
         self.tally.gradients += 1
+        self.tally.failed += ~np.isfinite(values)
         return -values, -gradients * self.spread
 
     def telling(self) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:

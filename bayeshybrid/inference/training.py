@@ -44,7 +44,7 @@ class Trained:
     - `target`: the model with its data; `unconstrained`: the end points, `(starts, size)`.
     - `log_density`: there, `(starts,)`; `-inf` where none was found.
     - `values`: name to unknowns and derived quantities, `(starts, ...)`; `trained[name]` is short for them.
-    - `gradients`, `failed`, `clipped`, `returned`: what each start took, `(starts,)`, see `Tally`.
+    - `tally`: what each start took, in the same order: `gradients`, `failed`, `clipped`, `returned`, each `(starts,)`.
     - `search`: the basins that the ends lie in, told apart by what they predict.
     - `seconds`: how long it took, compiling included.
 
@@ -68,11 +68,6 @@ class Trained:
         if name not in self.values:
             raise KeyError(f"{name!r} is none of {', '.join(self.values)}")
         return self.values[name]
-
-    @property
-    def gradients(self) -> np.ndarray:
-        """How many gradients each start took."""
-        return self.tally.gradients
 
     def __str__(self) -> str:
         return f"{self.tally}\n{self.search}"
@@ -125,7 +120,9 @@ def train(
         return Trained(target, ends, heights, values, tally, search, time.monotonic() - began)
 
 
-def begin(target: Target, draws: np.ndarray, recipe: Any, key: Any, progress: Progress) -> Begun:
+def begin(
+    target: Target, draws: np.ndarray, recipe: tuple[Stage, ...], key: Any, progress: Progress
+) -> Begun:
     """Where searches begin: at prior draws, or where a recipe leads from them.
 
     **Arguments:**
@@ -135,10 +132,9 @@ def begin(target: Target, draws: np.ndarray, recipe: Any, key: Any, progress: Pr
     """
     points = at_initial_values(target, draws)
     spread, tally = spread_of(points), Tally.of(len(points))
-    if not isinstance(recipe, Stage) and not len(recipe):
+    if not recipe:
         return Begun(points, spread, tally, ())
-    stages = as_recipe(recipe)
     work = Work(target, target, spread, target.layout.groups, key, tally, progress)
-    points = follow(stages, work, points)
-    names = ", ".join(type(stage).__name__ for stage in stages)
+    points = follow(recipe, work, points)
+    names = ", ".join(type(stage).__name__ for stage in recipe)
     return Begun(points, spread, tally, (f"searches began where a recipe ended ({names}): {tally}",))

@@ -33,9 +33,9 @@ from bayeshybrid.inference.judgement import judge
 from bayeshybrid.inference.method import METHODS, Method, Result
 from bayeshybrid.inference.nuts import NUTS
 from bayeshybrid.inference.predictability import beyond_horizon
-from bayeshybrid.inference.recipes import Stage
 from bayeshybrid.inference.search import STARTS, find_basins
 from bayeshybrid.inference.shared import SharedHMC
+from bayeshybrid.inference.stages import Stage, as_recipe
 from bayeshybrid.inference.training import begin
 from bayeshybrid.inference.whitening import DENSE_UP_TO
 from bayeshybrid.keys import as_key, children
@@ -66,7 +66,7 @@ def infer(
     progress: Progress | None = None,
     time_limit: float | None = None,
     target_ess: float = TARGET_ESS,
-    recipe: Stage | Sequence[Stage] = (),
+    recipe: Stage | Sequence[Stage] | None = None,
 ) -> Posterior:
     """Find the posterior of a model given data.
 
@@ -104,6 +104,7 @@ def infer(
     """
     progress = progress or Silent()
     _check_method(method)
+    stages = () if recipe is None else as_recipe(recipe)
     if starts < 1:
         raise ModelError(f"starts={starts}: at least one search must begin somewhere")
     if not target_ess > 0:
@@ -111,10 +112,10 @@ def infer(
     with configuration.scope(), listening(_import_ahead) as spent:
         began = time.monotonic()
         scout_key, search_key, run_key = children(as_key(key), 3)
-        asked = repr((method, starts, target_ess, time_limit is None, recipe))
+        asked = repr((method, starts, target_ess, time_limit is None, stages))
         hosts.same("the key, the method or its settings", jax.random.key_data(as_key(key)), asked)
         target, scouts, scaled = read(model, data, scout_key, starts, progress, _on_grids(method))
-        begun = begin(target, scouts.points, recipe, search_key, progress)
+        begun = begin(target, scouts.points, stages, search_key, progress)
         search, lean = _searched(target, scouts, begun, search_key, progress)
         foreseen = beyond_horizon(target, np.stack([search.basins[0].mode, scouts.nearest]))
         searched = time.monotonic()

@@ -129,7 +129,8 @@ class Curve(Relaxation):
         _refuse_doses(settings)
         shape, count = y0.shape, len(self.knots)
         forcings = [each for each in settings.get("inputs", ()) if isinstance(each, Forcing)]
-        spacing = (jnp.max(times) - t0) / (count - 1)
+        length = jnp.max(times) - t0
+        spacing = jnp.where(length > 0, length, 1.0) / (count - 1)
         bends = jnp.asarray(_natural(count), self.knots.dtype) @ self.knots
 
         def at(place):

@@ -138,7 +138,7 @@ def run(model, data, names, starts):
             "mean": told["mean"][site].reshape(starts, -1),
             "sd": np.sqrt(told["variance"][site].reshape(starts, -1)),
             "height": told["log_density"],
-            "gradients": int(np.median(trained.gradients)),
+            "gradients": int(np.median(trained.tally.gradients)),
             "failed": int(trained.tally.failed.sum()),
             "clipped": int(trained.tally.clipped.sum()),
             "returned": int(trained.tally.returned.sum()),

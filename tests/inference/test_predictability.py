@@ -50,6 +50,19 @@ def test_what_is_asked_beyond_the_horizon_is_said():
     assert beyond_horizon(of(1.0), np.zeros((1, 3))) == ()
 
 
+def test_units_that_begin_at_different_times_cover_their_own_time():
+    def model(times, t0, y=None):
+        scale = bh.parameter("scale", dist.LogNormal(0.0, 0.1), shape=(3,))
+        start = jnp.tile(jnp.array([-5.0, -6.0, 22.0]), (2, 1))
+        path = bh.solve_ode("path", flow, start, times, t0=t0, args=scale * LORENZ, in_axes=(0, 0, None))
+        bh.observe("y", dist.Normal(path.ys, 1.0), obs=y)
+
+    begins = np.array([0.0, 50.0])
+    times = begins[:, None] + np.array([0.5, 1.0])
+    target = bh.Target(model, {"times": times, "t0": begins, "y": np.zeros((2, 2, 3))})
+    assert horizons(target, np.zeros(3))["path"].span == pytest.approx(1.0)
+
+
 def test_a_tame_mode_does_not_hide_it():
     """Where rho is a tenth all solutions end at a point."""
     tame = np.array([0.0, np.log(0.1) / 0.1, 0.0])
