@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import bayeshybrid as bh
-from bayeshybrid.inference import convergence, verbs
+from bayeshybrid.inference import convergence, training
 from bayeshybrid.inference.convergence import (
     basin_checks,
     convergence_checks,
@@ -300,7 +300,7 @@ def test_claims_of_a_run(fit):
 
 def test_unseen_a_mode_that_no_search_reached(monkeypatch):
     """All searches and so all chains stay above zero, where there is only two thirds of the posterior."""
-    monkeypatch.setattr(verbs, "at_initial_values", lambda target, starts: np.abs(starts))
+    monkeypatch.setattr(training, "at_initial_values", lambda target, starts: np.abs(starts))
     problem = PROBLEMS["bimodal"]
     posterior = bh.infer(problem.model, problem.data, bh.NUTS(**SETTINGS), key=0)
     assert np.all(posterior["x"] > 0)
@@ -310,7 +310,7 @@ def test_unseen_a_mode_that_no_search_reached(monkeypatch):
 @pytest.mark.slow
 def test_unseen_a_mode_that_predicts_the_same(monkeypatch):
     """As one basin it has one mass, and nothing tells that chains in one half have missed the other."""
-    monkeypatch.setattr(verbs, "at_initial_values", lambda target, starts: np.abs(starts))
+    monkeypatch.setattr(training, "at_initial_values", lambda target, starts: np.abs(starts))
     problem = PROBLEMS["mirrored"]
     posterior = bh.infer(problem.model, problem.data, bh.NUTS(**SETTINGS), key=0)
     assert share_above(mirrored_log_density) < 0.6
