@@ -11,7 +11,7 @@ import numpyro.distributions as dist
 import pytest
 
 import bayeshybrid as bh
-from bayeshybrid.marginal_likelihood import log_evidence
+from bayeshybrid.marginal_likelihood import LARGEST_ERROR, _bridged, log_evidence
 from tests.problems import LINEAR_X, LINEAR_Y, linear, linear_answer
 
 
@@ -69,6 +69,14 @@ def test_draws_that_their_verdict_does_not_pass_have_none(fitted):
     assert "the verdict on its draws is 'not assessable'" in str(log_evidence(short, key=0))
     still = dataclasses.replace(fitted, unconstrained=np.zeros_like(fitted.unconstrained))
     assert "do not vary" in str(log_evidence(still, key=0))
+
+
+def test_a_proposal_that_misses_the_posterior_has_a_large_error(generator):
+    """Log ratios of two densities that hardly overlap; of two that do the error is small."""
+    far = _bridged(generator.normal(30.0, 8.0, (4, 500)), generator.normal(-30.0, 8.0, 2000))
+    near = _bridged(generator.normal(0.1, 0.3, (4, 500)), generator.normal(-0.1, 0.3, 2000))
+    assert not far[1] < LARGEST_ERROR
+    assert near[1] < 0.05
 
 
 @pytest.mark.parametrize(

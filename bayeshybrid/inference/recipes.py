@@ -228,9 +228,7 @@ class DifferentialEvolution(Stage):
         work.progress.start("differential evolution", self.generations)
         start, tell = points / work.spread, work.telling()
         generator = np.random.default_rng(np.asarray(jax.random.key_data(work.key)))
-        alike = (
-            np.ptp(start, axis=0) == 0
-        )  # such as networks that begin at zero: mixtures would never leave it
+        alike = np.ptp(start, axis=0) == 0  # as of networks that begin at zero: no mixture would leave it
         start = np.where(alike, start + generator.uniform(-1.0, 1.0, start.shape), start)
         low, high = start.min(axis=0), start.max(axis=0)
         room = 0.25 * (high - low)

@@ -90,11 +90,7 @@ def shortened(target: Target, points: np.ndarray, share: float) -> Relaxed | Non
     cells = {} if share >= 1 else _early(target, points, share)
     if share < 1 and not any(np.any(kept) for kept in cells.values()):
         return None
-    plans: dict[str, Relaxation] = {
-        solve.name: Shortened(_for_units(jnp.asarray(share), solve, mapped))
-        for solve, mapped in _solves(target, points)
-    }
-    return Relaxed(target, plans, {}, cells, jnp.ones(()), (), None)
+    return Relaxed(target, dict(_until(target, share)), {}, cells, jnp.ones(()), (), None)
 
 
 def loosened(
@@ -110,7 +106,7 @@ def loosened(
     """
     shapes, free = [], {}
     told = _solutions(target, points)
-    for solve, mapped in _solves(target, points):
+    for solve, mapped in _solves(target):
         ys = told[solve.name]
         states = int(np.prod(solve.shape[1 + mapped :]))
         ys = np.where(np.isfinite(ys), ys, np.nan).reshape(-1, states)
@@ -125,11 +121,15 @@ def loosened(
     return Relaxed(target, {}, free, {}, jnp.asarray(float(strength)), tuple(shapes), build)
 
 
-def _for_units(array, solve, mapped):
-    return jnp.broadcast_to(array, (solve.shape[0], *array.shape)) if mapped else array
+def _until(target, share):
+    """Of each solve the one that ends after that share of its time, for each unit where it is mapped."""
+    return {
+        solve.name: Shortened(jnp.full(solve.shape[:1] if mapped else (), share))
+        for solve, mapped in _solves(target)
+    }
 
 
-def _solves(target, points):
+def _solves(target):
     """The solves of a target, and whether each is mapped over units."""
     if not target.layout.solves:
         raise ModelError("this model solves no equation: there is nothing to relax. Write Adam() and LBFGS()")
@@ -181,8 +181,7 @@ class _Marked(Relaxation):
 
 def _early(target, points, share):
     """Of each observed site 1 where its log probability is the same whatever states come behind that time."""
-    solves = _solves(target, points)
-    plans = {solve.name: Shortened(_for_units(jnp.asarray(share), solve, mapped)) for solve, mapped in solves}
+    plans = _until(target, share)
     marked = {name: _Marked(plan) for name, plan in plans.items()}
     one, other = (_pointwise(target.frozen(each), points[:LOOKED_AT]) for each in (plans, marked))
     found = {}
