@@ -82,12 +82,12 @@ def attribute(
     assert np.allclose(found.shapley[:, 0], [9, 16], atol=1.5) and np.allclose(found.rest, 0, atol=1.5)
     ```
     """
-    groups, centred = tuple(coordinates), values - values.mean(axis=0)
+    groups, centred = tuple(coordinates), _centred(values)
     draws, entries = values.shape
     kept, reduced = _reduced(coordinates)
     linear, owners = _standardised(kept)
     size = linear.shape[1]
-    if draws < FEWEST_DRAWS or size == 0 or not np.any(variance > 0):
+    if draws < FEWEST_DRAWS or size == 0 or not np.any(centred) or not np.any(variance > 0):
         nothing = np.zeros((len(groups), entries))
         none, whole = np.zeros(entries), np.maximum(0.0, variance)
         return Attribution(
@@ -130,11 +130,20 @@ def _standardised(coordinates):
     """All coordinates side by side with mean 0 and sd 1, and the group of each as a bit."""
     columns, owners = [np.zeros((len(next(iter(coordinates.values()), ())), 0))], []
     for bit, x in enumerate(coordinates.values()):
-        sd = x.std(axis=0)
-        moving = sd > 1e-12 * np.maximum(np.abs(x.mean(axis=0)), 1e-300)
-        columns.append((x[:, moving] - x[:, moving].mean(axis=0)) / sd[moving])
+        moving = _moving(x)
+        columns.append((x[:, moving] - x[:, moving].mean(axis=0)) / x[:, moving].std(axis=0))
         owners += [1 << bit] * int(moving.sum())
     return np.concatenate(columns, axis=1), np.array(owners, dtype=int)
+
+
+def _centred(values):
+    """Values less their means, and zero where they move by rounding alone."""
+    return np.where(_moving(values), values - values.mean(axis=0), 0.0)
+
+
+def _moving(x):
+    """Which columns move by more than rounding."""
+    return x.std(axis=0) > 1e-12 * np.maximum(np.abs(x.mean(axis=0)), 1e-300)
 
 
 def _with_products(linear, owners, centred, room):
@@ -210,7 +219,8 @@ def _solved(gram, moment, penalty):
 
 def _penalty(columns, centred, folds):
     """The shrinkage under which all groups together predict best what was not fitted."""
-    sd = np.maximum(centred.std(axis=0), 1e-300)
+    centred = centred[:, np.any(centred, axis=0)]
+    sd = centred.std(axis=0)
 
     def missed(penalty):
         told = _CrossFit(columns, np.zeros(columns.shape[1], int), centred, folds, penalty).predicted(0)

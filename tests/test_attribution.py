@@ -241,3 +241,21 @@ def test_no_coordinates_and_constant_ones(generator):
     found = divided(f, {"asleep": np.zeros((100, 0)), "fixed": np.full((100, 2), 3.7)}, np.zeros(100))
     assert not found.shapley.any()
     assert np.allclose(found.rest, f.var())
+
+
+@pytest.mark.parametrize("constant", [0.1, 1e9 + 0.1])
+def test_entries_that_move_by_rounding_alone_leave_the_others_as_they_are(constant, generator):
+    """The mean of equal values is not always that value; few draws, so that the shrinkage is chosen by all entries."""
+    x = generator.normal(size=(70, 18))
+    f = (x[:, 0] + x[:, 9])[:, None]
+    still = np.full((70, 1), constant)
+    assert (still - still.mean(axis=0)).any()
+    groups, chain = {"a": x[:, :9], "b": x[:, 9:]}, np.zeros(70)
+    both = attribute(np.hstack([f, still]), groups, chain, np.array([f.var(), 0.0]))
+    alone = attribute(f, groups, chain, np.array([f.var()]))
+    assert both.shrunk
+    assert np.allclose(both.shapley[:, 0], alone.shapley[:, 0], rtol=1e-12)
+    assert not both.shapley[:, 1].any()
+    nothing = attribute(still, groups, chain, np.array([1e-30]))
+    assert not nothing.shapley.any()
+    assert nothing.rest == 1e-30
