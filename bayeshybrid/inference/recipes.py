@@ -7,9 +7,10 @@ ended.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Integral
+from typing import ClassVar
 
 import jax
 import numpy as np
@@ -17,12 +18,13 @@ import numpy as np
 from bayeshybrid.faults import ModelError
 from bayeshybrid.inference import optimise
 from bayeshybrid.inference.predictability import windows
-from bayeshybrid.inference.relaxing import Relaxed, loosened, shortened
+from bayeshybrid.inference.relaxing import loosened, relaxable, shortened, solved
 from bayeshybrid.inference.search import at_initial_values
 from bayeshybrid.inference.stages import Stage, Tally, Work
 from bayeshybrid.keys import child
-from bayeshybrid.science.relaxed import Curve, Segments
+from bayeshybrid.science.relaxed import Curve, Relaxation, Segments
 from bayeshybrid.survey import draw_prior
+from bayeshybrid.target import Target
 
 __all__ = [
     "LBFGS", "Adam", "BestOf", "Collocation", "DifferentialEvolution", "GrowingInterval", "MultipleShooting",
@@ -95,6 +97,16 @@ class Adam(Stage):
                     f"Adam(): the rate of {name!r} is {rate}; write a number from 0, such as 0.05"
                 )
 
+    def check(self, target: Target, starts: int) -> None:
+        """See `Stage`."""
+        groups = target.layout.groups
+        unknown = sorted(set(self.rates) - set(groups))
+        if unknown:
+            raise ModelError(
+                f"Adam(rates={dict(self.rates)}): the model has no group {unknown[0]!r}; its groups are "
+                f"{', '.join(groups)}"
+            )
+
     def improve(self, work: Work, points: np.ndarray) -> np.ndarray:
         """See `Stage`."""
         work.progress.start("Adam", self.steps)
@@ -105,12 +117,6 @@ class Adam(Stage):
         return found.points * work.spread
 
     def _by_group(self, work):
-        unknown = sorted(set(self.rates) - set(work.groups))
-        if unknown:
-            raise ModelError(
-                f"Adam(rates={dict(self.rates)}): the model has no group {unknown[0]!r}; its groups are "
-                f"{', '.join(work.groups)}"
-            )
         rates = np.full(len(work.spread), float(self.rate))
         groups = np.full(len(work.spread), len(work.groups))  # what a relaxation adds is a group of its own
         for place, (name, part) in enumerate(work.groups.items()):
@@ -216,15 +222,17 @@ class DifferentialEvolution(Stage):
     def __post_init__(self) -> None:
         _whole(self, "generations", 1)
 
+    def check(self, target: Target, starts: int) -> None:
+        """See `Stage`."""
+        if starts < 5:
+            raise ModelError(
+                f"DifferentialEvolution() mixes members of a population; {starts} are too few: give at least 5 starts"
+            )
+
     def improve(self, work: Work, points: np.ndarray) -> np.ndarray:
         """See `Stage`."""
         from scipy.optimize import differential_evolution
 
-        if len(points) < 5:
-            raise ModelError(
-                "DifferentialEvolution() mixes members of a population of at least 5, and there are "
-                f"{len(points)}: give starts=5 or more"
-            )
         work.progress.start("differential evolution", self.generations)
         start, tell = points / work.spread, work.telling()
         generator = np.random.default_rng(np.asarray(jax.random.key_data(work.key)))
@@ -267,17 +275,23 @@ class SmallPerturbation(Stage):
     def __post_init__(self) -> None:
         _above(self, "share", 0.0)
 
+    def check(self, target: Target, starts: int) -> None:
+        """See `Stage`."""
+        if not _weights(target):
+            raise ModelError("SmallPerturbation(): this model has no network whose weights could be small")
+
     def improve(self, work: Work, points: np.ndarray) -> np.ndarray:
         """See `Stage`."""
-        weights = [site for site in work.target.layout.latent if site.tag.kind == "weight"]
-        if not weights:
-            raise ModelError("SmallPerturbation(): this model has no network whose weights could be small")
         drawn, _ = draw_prior(work.target, child(work.key, 1), len(points))
         points = points.copy()
-        for site in weights:
+        for site in _weights(work.target):
             part = slice(site.start, site.stop)
             points[:, part] = self.share * drawn[:, part]
         return points
+
+
+def _weights(target):
+    return [site for site in target.layout.latent if site.tag.kind == "weight"]
 
 
 @dataclass(frozen=True)
@@ -309,6 +323,11 @@ class GrowingInterval(Stage):
                 f"GrowingInterval(shares={self.shares}): write rising shares, such as (0.25, 0.5)"
             )
 
+    def check(self, target: Target, starts: int) -> None:
+        """See `Stage`."""
+        solved(target)
+        self.inner.check(target, starts)
+
     def improve(self, work: Work, points: np.ndarray) -> np.ndarray:
         """See `Stage`."""
         before = points
@@ -335,6 +354,7 @@ class _Tightening(Stage):
 
     strengths: tuple[float, ...] = (0.3, 3.0, 30.0)
     inner: Stage = Adam(100)
+    relaxation: ClassVar[Callable[..., Relaxation]]
 
     def __post_init__(self) -> None:
         _climber(self)
@@ -344,11 +364,18 @@ class _Tightening(Stage):
             )
 
     @abstractmethod
-    def _loose(self, work: Work, points: np.ndarray, strength: float) -> Relaxed: ...
+    def _places(self, target: Target, points: np.ndarray) -> int:
+        """At how many times of each solve the states are unknowns."""
+
+    def check(self, target: Target, starts: int) -> None:
+        """See `Stage`."""
+        relaxable(target, self.relaxation)
+        self.inner.check(target, starts)
 
     def improve(self, work: Work, points: np.ndarray) -> np.ndarray:
         """See `Stage`."""
-        size, density = points.shape[1], self._loose(work, points, self.strengths[0])
+        size, places = points.shape[1], self._places(work.target, points)
+        density = loosened(work.target, points, places, self.relaxation, self.strengths[0])
         whole = np.pad(points, ((0, 0), (0, density.layout.size - size)))
         for strength in self.strengths:
             tighter = replace(density, strength=np.asarray(strength))
@@ -379,15 +406,15 @@ class MultipleShooting(_Tightening):
     """
 
     segments: int | None = None
+    relaxation = Segments
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.segments is not None:
             _whole(self, "segments", 2)
 
-    def _loose(self, work, points, strength):
-        segments = self.segments or windows(work.target, points, EIGHTHS)
-        return loosened(work.target, points, segments - 1, Segments, strength)
+    def _places(self, target, points):
+        return (self.segments or windows(target, points, EIGHTHS)) - 1
 
 
 @dataclass(frozen=True)
@@ -413,10 +440,11 @@ class Collocation(_Tightening):
     """
 
     knots: int = 41
+    relaxation = Curve
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _whole(self, "knots", 3)
 
-    def _loose(self, work, points, strength):
-        return loosened(work.target, points, self.knots, Curve, strength)
+    def _places(self, target, points):
+        return self.knots

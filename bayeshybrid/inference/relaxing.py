@@ -20,7 +20,9 @@ from bayeshybrid.tracing import Run
 LEAST_SCALE = 1e-6  # of the largest state: one that has died out is no measure
 LOOKED_AT = 8  # points at which it is seen which observations depend on later states
 
-__all__ = ["Relaxed", "loosened", "shortened"]
+PLACES = 3  # the fewest of which every relaxation can be made
+
+__all__ = ["Relaxed", "loosened", "relaxable", "shortened", "solved"]
 
 
 class _Size(NamedTuple):
@@ -104,33 +106,50 @@ def loosened(
     - `build`: from unknowns and `Free` to the relaxation of a solve.
     - `strength`: of the equation.
     """
-    shapes, free = [], {}
+    shapes, free = _places(target, places), {}
     told = _solutions(target, points)
-    for solve, mapped in _solves(target):
-        ys = told[solve.name]
-        states = int(np.prod(solve.shape[1 + mapped :]))
+    for name, (*units, _, states) in shapes:
+        ys = told[name]
         ys = np.where(np.isfinite(ys), ys, np.nan).reshape(-1, states)
         size = np.maximum(np.nanmedian(np.abs(ys), axis=0), LEAST_SCALE * np.nanmax(np.abs(ys), axis=0))
         scale = np.where(np.isfinite(size) & (size > 0), size, 1.0)
         chosen = Free(jnp.asarray(scale), jnp.asarray(np.nanmin(ys, axis=0) > 0))
-        units = (solve.shape[0],) if mapped else ()
-        free[solve.name] = jax.tree.map(
-            lambda x, units=units: jnp.broadcast_to(x, (*units, *x.shape)), chosen
-        )
-        shapes.append((solve.name, (*units, places, states)))
-    return Relaxed(target, {}, free, {}, jnp.asarray(float(strength)), tuple(shapes), build)
+        free[name] = jax.tree.map(lambda x, units=units: jnp.broadcast_to(x, (*units, *x.shape)), chosen)
+    return Relaxed(target, {}, free, {}, jnp.asarray(float(strength)), shapes, build)
+
+
+def relaxable(target: Target, build: Callable[..., Relaxation]) -> None:
+    """Raise a `ModelError` where a solve cannot have states as unknowns; nothing is computed."""
+    shapes = _places(target, PLACES)
+    free = {
+        name: Free(jnp.ones((*units, states)), jnp.ones((*units, states), bool))
+        for name, (*units, _, states) in shapes
+    }
+    density = Relaxed(target, {}, free, {}, jnp.ones(()), shapes, build)
+    jax.eval_shape(density.log_density, jax.ShapeDtypeStruct((density.layout.size,), float))
+
+
+def _places(target, places):
+    """The shape of the unknowns of each solve: units where it is mapped, times, states."""
+    return tuple(
+        (solve.name, (*solve.shape[:mapped], places, int(np.prod(solve.shape[1 + mapped :]))))
+        for solve, mapped in solved(target)
+    )
 
 
 def _until(target, share):
     """Of each solve the one that ends after that share of its time, for each unit where it is mapped."""
     return {
         solve.name: Shortened(jnp.full(solve.shape[:1] if mapped else (), share))
-        for solve, mapped in _solves(target)
+        for solve, mapped in solved(target)
     }
 
 
-def _solves(target):
-    """The solves of a target, and whether each is mapped over units."""
+def solved(target: Target) -> list[tuple[Any, bool]]:
+    """The solves of a target, and whether each is mapped over units.
+
+    **Raises:** `ModelError` where there are none.
+    """
     if not target.layout.solves:
         raise ModelError("this model solves no equation: there is nothing to relax. Write Adam() and LBFGS()")
     mapped = _mapped(target)

@@ -121,6 +121,9 @@ class Work:
 class Stage(ABC):
     """One step of a recipe."""
 
+    def check(self, target: Target, starts: int) -> None:  # noqa: B027 - most stages take every model
+        """Raise a `ModelError` where the stage cannot take this model, or so many starts."""
+
     @abstractmethod
     def improve(self, work: Work, points: np.ndarray) -> np.ndarray:
         """Points `(starts, size)` of the density, as this stage leaves them."""
@@ -152,7 +155,9 @@ def as_recipe(stages: Any) -> tuple[Stage, ...]:
 
 
 def follow(recipe: tuple[Stage, ...], work: Work, points: np.ndarray) -> np.ndarray:
-    """Where the stages lead, one after another, from points `(starts, size)`."""
+    """Where the stages lead, one after another, from points `(starts, size)`; none begins before all are checked."""
+    for stage in recipe:
+        stage.check(work.target, len(points))
     for turn, stage in enumerate(recipe):
         points = stage.improve(replace(work, key=child(work.key, turn)), points)
         work.progress.finish()

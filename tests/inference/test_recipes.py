@@ -22,6 +22,7 @@ from bayeshybrid.inference.recipes import (
 )
 from bayeshybrid.inference.relaxing import loosened, shortened
 from bayeshybrid.inference.trajectories import slopes
+from bayeshybrid.progress import Silent
 from bayeshybrid.science.relaxed import Curve, Segments
 
 DAYS = np.linspace(0.5, 6.0, 12)
@@ -306,12 +307,50 @@ def test_units_are_relaxed_each_on_its_own():
             lambda: bh.train(growing, GROWTH, Adam(rates={"rates": 0.1}), key=0, starts=2),
             "no group 'rates'; its groups are",
         ),
-        (lambda: bh.train(growing, GROWTH, DifferentialEvolution(3), key=0, starts=2), "at least 5"),
+        (lambda: bh.train(growing, GROWTH, DifferentialEvolution(3), key=0, starts=2), "give at least 5 starts"),
     ],
 )  # fmt: skip
 def test_bad_recipes_are_errors(make, words):
     with pytest.raises(ModelError, match=words):
         make()
+
+
+class NoAdam(Silent):
+    """Fails where a stage of Adam begins."""
+
+    def start(self, title, total):
+        assert title != "Adam"
+
+
+@pytest.mark.parametrize("last", [MultipleShooting(), Collocation()])
+def test_doses_are_refused_before_anything_is_climbed(last):
+    def model(times, y=None):
+        given = bh.doses(times=np.array([1.0]), amounts=np.array([2.0]), into=0)
+        rate = bh.parameter("rate", dist.LogNormal(0.0, 0.5))
+        path = bh.solve_ode(
+            "path", lambda t, y, k: -k * y, jnp.array([1.0]), times, t0=0.0, args=rate, inputs=[given]
+        )
+        bh.observe("y", dist.Normal(path.ys[:, 0], 0.2), obs=y)
+
+    with pytest.raises(ModelError, match=r"a solve with doses jumps.*GrowingInterval"):
+        bh.train(
+            model, {"times": DAYS, "y": np.exp(-DAYS)}, [Adam(5), last], key=0, starts=2, progress=NoAdam()
+        )
+
+
+@pytest.mark.parametrize(
+    ("last", "words"),
+    [
+        (Adam(rates={"rates": 0.1}), "no group 'rates'"),
+        (GrowingInterval(inner=Adam(rates={"rates": 0.1})), "no group 'rates'"),
+        (MultipleShooting(inner=Adam(rates={"rates": 0.1})), "no group 'rates'"),
+        (SmallPerturbation(), "no network whose weights"),
+        (DifferentialEvolution(3), "give at least 5 starts"),
+    ],
+)
+def test_no_stage_begins_before_all_are_checked(last, words):
+    with pytest.raises(ModelError, match=words):
+        bh.train(growing, GROWTH, [Adam(5), last], key=0, starts=2, progress=NoAdam())
 
 
 def test_a_model_without_solves_cannot_be_relaxed():
