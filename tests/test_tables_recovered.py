@@ -74,13 +74,13 @@ def oral(time, dose, conc=None):
 def test_ragged_subjects_with_doses_and_a_limit():
     """Each subject's rate is told so well by its own data that offsets and spread trade off.
 
-    At the default acceptance 1.4 % of the transitions diverge, and of 2,000 draws 93 are effective for the spread. With
-    smaller steps one in 6,000 diverges, and the verdict passes.
+    At an acceptance of 0.95 the verdict fails for two keys of three, by divergent transitions (0.4 and 3.9 %). As it
+    advises, steps are smaller here: none diverges for two keys, and one in 2,000 for this one.
     """
     data = bh.measurements(
         TABLES / "ragged.csv", individual="subject", time="time", value="conc", dose="dose"
     )
-    posterior = bh.infer(oral, data, bh.NUTS(draws=1500, target_acceptance=0.95), key=0)
+    posterior = bh.infer(oral, data, bh.NUTS(draws=1500, target_acceptance=0.99), key=0)
     assert posterior.verdict["scientific parameters"] in ("pass", "pass with remarks")
     named = {"clearance": "rate_population", "spread": "rate_spread"}
     named |= {name: name for name in ("absorption", "volume", "noise")}

@@ -32,6 +32,7 @@ __all__ = [
 ]  # fmt: skip
 
 EIGHTHS = 8  # into so many windows the time of a solve is cut where nothing asks for more
+KNOTS = 41, 201  # the fewest and the most of a curve where nothing asks for others
 
 
 def _whole(stage, name, least):
@@ -225,9 +226,7 @@ class DifferentialEvolution(Stage):
     def check(self, target: Target, starts: int) -> None:
         """See `Stage`."""
         if starts < 5:
-            raise ModelError(
-                f"DifferentialEvolution() mixes members of a population; {starts} are too few: give at least 5 starts"
-            )
+            raise ModelError(f"DifferentialEvolution(): {starts} are too few to mix; give at least 5 starts")
 
     def improve(self, work: Work, points: np.ndarray) -> np.ndarray:
         """See `Stage`."""
@@ -284,14 +283,13 @@ class SmallPerturbation(Stage):
         """See `Stage`."""
         drawn, _ = draw_prior(work.target, child(work.key, 1), len(points))
         points = points.copy()
-        for site in _weights(work.target):
-            part = slice(site.start, site.stop)
+        for part in _weights(work.target):
             points[:, part] = self.share * drawn[:, part]
         return points
 
 
 def _weights(target):
-    return [site for site in target.layout.latent if site.tag.kind == "weight"]
+    return [slice(site.start, site.stop) for site in target.layout.latent if site.tag.kind == "weight"]
 
 
 @dataclass(frozen=True)
@@ -429,7 +427,7 @@ class Collocation(_Tightening):
     - `strengths`: rising; the slopes times the spacing of knots are those of the field up to a normal error of standard
       deviation `scale / strength`, where `scale` is the size of each state.
     - `inner`: the stage that climbs each of them.
-    - `knots`: of the curve, equally spaced; as a rule two for each time measured.
+    - `knots`: of the curve, equally spaced; by default two for each time that is asked of a solve, from 41 to 201.
 
     **Raises:** `ModelError` for numbers out of range, a model without solves, and solves with doses.
 
@@ -439,12 +437,14 @@ class Collocation(_Tightening):
     ```
     """
 
-    knots: int = 41
+    knots: int | None = None
     relaxation = Curve
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _whole(self, "knots", 3)
+        if self.knots is not None:
+            _whole(self, "knots", 3)
 
     def _places(self, target, points):
-        return self.knots
+        times = max(solve.shape[mapped] for solve, mapped in solved(target))
+        return self.knots or min(max(2 * times + 1, KNOTS[0]), KNOTS[1])

@@ -17,7 +17,7 @@ from bayeshybrid.survey import in_batches
 from bayeshybrid.target import Target, guarded
 from bayeshybrid.tracing import Run
 
-LEAST_SCALE = 1e-6  # of the largest state: one that has died out is no measure
+NEAREST = 4  # one in so many points, those of highest density, tells how large states are
 LOOKED_AT = 8  # points at which it is seen which observations depend on later states
 
 PLACES = 3  # the fewest of which every relaxation can be made
@@ -102,18 +102,21 @@ def loosened(
 
     **Arguments:**
 
-    - `points`: the states that solves reach there tell sizes, and which of them are above zero, `(n, size)`.
+    - `points`: the states that solves reach there tell sizes, and which of them are above zero, `(n, size)`. A size is
+      the median of the largest values, at those points that are nearest to the data: elsewhere solves may explode.
     - `build`: from unknowns and `Free` to the relaxation of a solve.
     - `strength`: of the equation.
     """
     shapes, free = _places(target, places), {}
-    told = _solutions(target, points)
+    told, heights = in_batches(lambda rows: _reached(target, rows), points)
+    nearest = np.argsort(-heights, kind="stable")[: max(1, len(points) // NEAREST)]
     for name, (*units, _, states) in shapes:
-        ys = told[name]
-        ys = np.where(np.isfinite(ys), ys, np.nan).reshape(-1, states)
-        size = np.maximum(np.nanmedian(np.abs(ys), axis=0), LEAST_SCALE * np.nanmax(np.abs(ys), axis=0))
-        scale = np.where(np.isfinite(size) & (size > 0), size, 1.0)
-        chosen = Free(jnp.asarray(scale), jnp.asarray(np.nanmin(ys, axis=0) > 0))
+        ys = told[name].reshape(len(points), -1, states)
+        finite = np.isfinite(ys)
+        size = np.median(np.max(np.where(finite, np.abs(ys), 0.0), axis=1)[nearest], axis=0)
+        chosen = Free(
+            jnp.asarray(np.where(size > 0, size, 1.0)), jnp.asarray(np.all(~finite | (ys > 0), axis=(0, 1)))
+        )
         free[name] = jax.tree.map(lambda x, units=units: jnp.broadcast_to(x, (*units, *x.shape)), chosen)
     return Relaxed(target, {}, free, {}, jnp.asarray(float(strength)), shapes, build)
 
@@ -169,16 +172,13 @@ def _mapped(target):
     return found
 
 
-def _solutions(target, points):
-    return in_batches(lambda rows: _reached(target, rows), points)
-
-
 @jax.jit
 def _reached(target, rows):
-    """The states that each solve reaches at the times asked for."""
+    """The states that each solve reaches at the times asked for, and the log density."""
 
     def told(q):
-        return {name: message["value"].ys for name, message in target.run_at(q).solutions.items()}
+        solutions = target.run_at(q).solutions
+        return {name: message["value"].ys for name, message in solutions.items()}, target.log_density(q)
 
     return jax.vmap(told)(rows)
 

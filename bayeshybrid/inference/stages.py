@@ -24,6 +24,7 @@ WORDS = {
     "failed": "evaluations failed",
     "clipped": "gradients clipped",
     "returned": "ends of stages where the density is zero",
+    "unmoved": "stages that ended where they began",
 }
 
 __all__ = ["Stage", "Tally", "Work", "as_recipe", "follow"]
@@ -37,17 +38,19 @@ class Tally:
     - `failed`: those that were not finite, so that a step was halved.
     - `clipped`: gradients that were cut to length.
     - `returned`: stages that ended where the model's own density is zero, so that the next one began where they had.
+    - `unmoved`: stages that ended where they began, for this reason or because they found nothing higher.
     """
 
     gradients: np.ndarray
     failed: np.ndarray
     clipped: np.ndarray
     returned: np.ndarray
+    unmoved: np.ndarray
 
     @classmethod
     def of(cls, starts: int) -> Tally:
         """Nothing yet."""
-        return cls(*np.zeros((4, starts), int))
+        return cls(*np.zeros((len(fields(cls)), starts), int))
 
     def of_starts(self, order: np.ndarray) -> Tally:
         """The same for starts in another order, or for some of them."""
@@ -159,6 +162,8 @@ def follow(recipe: tuple[Stage, ...], work: Work, points: np.ndarray) -> np.ndar
     for stage in recipe:
         stage.check(work.target, len(points))
     for turn, stage in enumerate(recipe):
-        points = stage.improve(replace(work, key=child(work.key, turn)), points)
+        before = points
+        points = stage.improve(replace(work, key=child(work.key, turn)), before)
+        work.tally.unmoved += np.all(np.isclose(points, before, rtol=1e-12, atol=0.0), axis=1)
         work.progress.finish()
     return points

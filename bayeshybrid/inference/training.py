@@ -44,7 +44,8 @@ class Trained:
     - `target`: the model with its data; `unconstrained`: the end points, `(starts, size)`.
     - `log_density`: there, `(starts,)`; `-inf` where none was found.
     - `values`: name to unknowns and derived quantities, `(starts, ...)`; `trained[name]` is short for them.
-    - `tally`: what each start took, in the same order: `gradients`, `failed`, `clipped`, `returned`, each `(starts,)`.
+    - `tally`: what each start took, in the same order: `gradients`, `failed`, `clipped`, `returned`, `unmoved`, each
+      `(starts,)`.
     - `search`: the basins that the ends lie in, told apart by what they predict.
     - `seconds`: how long it took, compiling included.
 

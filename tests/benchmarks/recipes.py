@@ -142,6 +142,7 @@ def run(model, data, names, starts):
             "failed": int(trained.tally.failed.sum()),
             "clipped": int(trained.tally.clipped.sum()),
             "returned": int(trained.tally.returned.sum()),
+            "unmoved": int(trained.tally.unmoved.sum()),
             "seconds": time.monotonic() - began,
         }
         print(f"  {name}: best {np.max(told['log_density']):.2f}, {found[name]['seconds']:.0f} s", flush=True)
@@ -166,7 +167,10 @@ def judged(found):
             "high": float(high),
             "best": float(np.max(each["height"])),
             "median": float(np.median(each["height"])),
-            **{what: each[what] for what in ("gradients", "failed", "clipped", "returned", "seconds")},
+            **{
+                what: each[what]
+                for what in ("gradients", "failed", "clipped", "returned", "unmoved", "seconds")
+            },
         }
 
 
@@ -175,13 +179,13 @@ def table(title, rows):
     yield f"### {title}\n"
     yield (
         "| recipe | reached | 95 % interval | as high | best, median log density | gradients "
-        "| failed, clipped, returned | s |"
+        "| failed, clipped, returned, unmoved | s |"
     )
     yield "|---|---|---|---|---|---|---|---|"
     for row in rows:
         share = f"{100 * row['low']:.0f} to {100 * row['high']:.0f} %"
         heights = f"{row['best']:.1f}, {row['median']:.1f}"
-        guards = f"{row['failed']}, {row['clipped']}, {row['returned']}"
+        guards = f"{row['failed']}, {row['clipped']}, {row['returned']}, {row['unmoved']}"
         reached = f"{row['reached']} of {row['starts']}"
         high = f"{row['high_enough']} of {row['starts']}"
         cells = (

@@ -251,6 +251,34 @@ def test_a_relaxed_density_has_the_gradient_of_differences(kind, places):
     np.testing.assert_allclose(slope[0], (values[0] - values[1]) / 2e-4, rtol=2e-3, atol=2e-3)
 
 
+def test_sizes_of_states_are_those_near_the_data_where_most_solves_explode():
+    def model(times, y=None):
+        rate = numpyro.sample("rate", dist.Normal(5.0, 10.0))
+        path = bh.solve_ode("path", lambda t, y, k: k * y, jnp.array([2.0]), times, t0=0.0, args=rate)
+        bh.observe("y", dist.Normal(path.ys[:, 0], 0.2), obs=y)
+
+    times = np.linspace(0.0, 3.0, 7)
+    data = {"times": times, "y": 2.0 * np.exp(-0.5 * times)}
+    rates = np.linspace(-2.0, 20.0, 20)[:, None]
+    loose = loosened(bh.Target(model, data), rates, 2, Segments, 1.0)
+    assert 1.0 < loose.free["path"].scale[0] < 10.0  # most of these solutions end above a million
+    found = bh.train(model, data, [MultipleShooting((1.0, 10.0), Adam(60), segments=3)], key=0, starts=8)
+    assert not found.tally.unmoved.any()
+
+
+@pytest.mark.parametrize(("times", "knots"), [(5, 41), (40, 81), (500, 201)])
+def test_a_curve_has_two_knots_for_each_time(times, knots):
+    at = np.linspace(0.1, 6.0, times)
+    asked = bh.Target(growing, {"times": at, "mass": np.ones(times)})
+    assert Collocation()._places(asked, points()) == knots
+
+
+def test_a_stage_that_leads_nowhere_is_counted():
+    found = bh.train(growing, GROWTH, [Adam(3, rate=0.0), Adam(3)], key=0, starts=2)
+    assert found.tally.unmoved.tolist() == [1, 1]
+    assert "2 stages that ended where they began" in str(found.tally)
+
+
 def test_units_are_relaxed_each_on_its_own():
     def model(times, y=None):
         rate = bh.parameter("rate", bh.prior_interval(0.3, 3.0))
