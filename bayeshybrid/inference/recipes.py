@@ -372,13 +372,13 @@ class _Tightening(Stage):
 
     def improve(self, work: Work, points: np.ndarray) -> np.ndarray:
         """See `Stage`."""
-        size, places = points.shape[1], self._places(work.target, points)
-        density = loosened(work.target, points, places, self.relaxation, self.strengths[0])
-        whole = np.pad(points, ((0, 0), (0, density.layout.size - size)))
+        drawn, _ = draw_prior(work.target, child(work.key, 2), len(points))  # of these some do not explode
+        nearby = np.concatenate([points, drawn])
+        density = loosened(work.target, nearby, self._places(work.target, points), self.relaxation)
+        whole = np.pad(points, ((0, 0), (0, density.layout.size - points.shape[1])))
         for strength in self.strengths:
-            tighter = replace(density, strength=np.asarray(strength))
-            whole = self.inner.improve(work.relaxed(tighter), whole)
-        return work.sound(whole[:, :size], points)
+            whole = self.inner.improve(work.relaxed(replace(density, strength=np.asarray(strength))), whole)
+        return work.sound(whole[:, : points.shape[1]], points)
 
 
 @dataclass(frozen=True)

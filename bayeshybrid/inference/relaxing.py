@@ -17,7 +17,7 @@ from bayeshybrid.survey import in_batches
 from bayeshybrid.target import Target, guarded
 from bayeshybrid.tracing import Run
 
-NEAREST = 4  # one in so many points, those of highest density, tells how large states are
+NEAREST = 8  # one in so many points, those of highest density, tells how large states are
 LOOKED_AT = 8  # points at which it is seen which observations depend on later states
 
 PLACES = 3  # the fewest of which every relaxation can be made
@@ -96,7 +96,7 @@ def shortened(target: Target, points: np.ndarray, share: float) -> Relaxed | Non
 
 
 def loosened(
-    target: Target, points: np.ndarray, places: int, build: Callable[..., Relaxation], strength: float
+    target: Target, points: np.ndarray, places: int, build: Callable[..., Relaxation], strength: float = 1.0
 ) -> Relaxed:
     """The target with so many states of each solve as unknowns.
 

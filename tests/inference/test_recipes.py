@@ -21,6 +21,7 @@ from bayeshybrid.inference.recipes import (
     SmallPerturbation,
 )
 from bayeshybrid.inference.relaxing import loosened, shortened
+from bayeshybrid.inference.stages import Stage
 from bayeshybrid.inference.trajectories import slopes
 from bayeshybrid.progress import Silent
 from bayeshybrid.science.relaxed import Curve, Segments
@@ -251,18 +252,35 @@ def test_a_relaxed_density_has_the_gradient_of_differences(kind, places):
     np.testing.assert_allclose(slope[0], (values[0] - values[1]) / 2e-4, rtol=2e-3, atol=2e-3)
 
 
-def test_sizes_of_states_are_those_near_the_data_where_most_solves_explode():
-    def model(times, y=None):
-        rate = numpyro.sample("rate", dist.Normal(5.0, 10.0))
-        path = bh.solve_ode("path", lambda t, y, k: k * y, jnp.array([2.0]), times, t0=0.0, args=rate)
-        bh.observe("y", dist.Normal(path.ys[:, 0], 0.2), obs=y)
+def racing(times, y=None):
+    """Most prior draws grow far beyond the data."""
+    rate = numpyro.sample("rate", dist.Normal(5.0, 10.0))
+    path = bh.solve_ode("path", lambda t, y, k: k * y, jnp.array([2.0]), times, t0=0.0, args=rate)
+    bh.observe("y", dist.Normal(path.ys[:, 0], 0.2), obs=y)
 
-    times = np.linspace(0.0, 3.0, 7)
-    data = {"times": times, "y": 2.0 * np.exp(-0.5 * times)}
-    rates = np.linspace(-2.0, 20.0, 20)[:, None]
-    loose = loosened(bh.Target(model, data), rates, 2, Segments, 1.0)
+
+RACE = {"times": np.linspace(0.0, 3.0, 7), "y": 2.0 * np.exp(-0.5 * np.linspace(0.0, 3.0, 7))}
+
+
+def test_sizes_of_states_are_those_near_the_data_where_most_solves_explode():
+    rates = np.linspace(-2.0, 20.0, 40)[:, None]
+    loose = loosened(bh.Target(racing, RACE), rates, 2, Segments)
     assert 1.0 < loose.free["path"].scale[0] < 10.0  # most of these solutions end above a million
-    found = bh.train(model, data, [MultipleShooting((1.0, 10.0), Adam(60), segments=3)], key=0, starts=8)
+
+
+class Away(Stage):
+    """Where every solution explodes."""
+
+    def improve(self, work, points):
+        return np.full_like(points, 20.0)
+
+
+@pytest.mark.parametrize(
+    "easier", [MultipleShooting(inner=Adam(60), segments=3), Collocation(inner=Adam(60))]
+)
+def test_states_are_freed_where_every_start_explodes(easier):
+    found = bh.train(racing, RACE, [Away(), easier, LBFGS(40)], key=0, starts=8)
+    np.testing.assert_allclose(found["rate"], -0.5, atol=0.05)
     assert not found.tally.unmoved.any()
 
 
