@@ -20,9 +20,9 @@ PATIENCE = 5
 LOOK_BACK = 50
 OUT_OF_SIGHT = 30.0
 
-# A group's rate grows while successive gradients agree and falls faster where they do not (Jacobs 1988, "Increased
-# rates of convergence through learning rate adaptation", Neural Networks 1, 295-307), within these limits.
-GROWS, FALLS, SLOWEST, FASTEST = 1.05, 0.7, 0.01, 10.0
+# The log of a group's rate changes by so much times the cosine between its last move and what is downhill now (Baydin
+# et al. 2018, "Online learning rate adaptation with hypergradient descent", arXiv:1703.04782), within these limits.
+ADAPTING, SLOWEST, FASTEST = 0.1, 0.01, 10.0
 
 Slopes = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
@@ -124,25 +124,26 @@ def adam(
         second = np.where(failed[:, None], second, 0.999 * second + 0.001 * clipped**2)
         move = rates * (first / (1 - 0.9**step)) / (np.sqrt(second / (1 - 0.999**step)) + 1e-8)
         if pace:
-            move = move * pace.after(clipped, failed)
+            move = move * pace.after(clipped, move, failed)
         shrink = np.where(failed, 0.5 * shrink, np.minimum(1.0, 1.1 * shrink))
         points = np.where(failed[:, None], 0.5 * (points + best), points - shrink[:, None] * move)
     return Descent(best, best_value, best_gradient, failures, cuts)
 
 
 class _Pace:
-    """The factor of each coordinate's rate in each run, by whether successive gradients of its group agree."""
+    """The factor of each coordinate's rate in each run, by whether its group still goes downhill where it last went."""
 
     def __init__(self, groups, lanes):
         self.members = np.eye(groups.max() + 1)[groups]
         self.factors = np.ones((lanes, self.members.shape[1]))
         self.last = np.zeros((lanes, len(groups)))
 
-    def after(self, gradients, failed):
-        agreement = (gradients * self.last) @ self.members
-        factors = self.factors * np.where(agreement > 0, GROWS, np.where(agreement < 0, FALLS, 1.0))
-        self.factors = np.clip(factors, SLOWEST, FASTEST)
-        self.last = np.where(failed[:, None], 0.0, gradients)
+    def after(self, gradients, moves, failed):
+        along = (gradients * self.last) @ self.members
+        size = np.sqrt((gradients**2 @ self.members) * (self.last**2 @ self.members))
+        cosine = np.divide(along, size, out=np.zeros_like(along), where=size > 0)
+        self.factors = np.clip(self.factors * np.exp(ADAPTING * cosine), SLOWEST, FASTEST)
+        self.last = np.where(failed[:, None], 0.0, moves)
         return self.factors @ self.members.T
 
 

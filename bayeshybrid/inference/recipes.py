@@ -71,7 +71,7 @@ class Adam(Stage):
     - `steps`: how many.
     - `rate`: length of the first steps, in units of half the width of the middle two thirds of prior draws.
     - `rates`: group name to a rate of its own, such as `{"missing": 0.01}`; 0 holds the group where it is.
-    - `adapt`: let the rate of each group grow while its successive gradients agree, and fall where they do not.
+    - `adapt`: let the rate of each group grow while it goes downhill where it last went, and fall where it does not.
     - `clip`: the length to which gradients are cut, in the same units.
 
     **Raises:** `ModelError` for numbers out of range, and for a group that the model does not have.

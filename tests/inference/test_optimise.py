@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bayeshybrid.inference.optimise import FIRST_PHASE, SECOND_PHASE, climb
+from bayeshybrid.inference.optimise import FIRST_PHASE, SECOND_PHASE, adam, climb
 
 
 def quadratic(scales, top):
@@ -106,3 +106,21 @@ def test_a_lane_that_creeps_far_below_the_others_does_not_keep_them_waiting(gene
     assert np.allclose(ends[:7], 0.0, atol=1e-4)
     assert heights[7] < -990
     assert said[-1] <= FIRST_PHASE + 100 < FIRST_PHASE + SECOND_PHASE
+
+
+@pytest.mark.parametrize(("rate", "adapted", "fixed"), [(0.002, 1e-3, 2.0), (1.0, 1e-3, 3e-3)])
+def test_rates_of_groups_adapt_where_they_are_too_small_or_too_large(rate, adapted, fixed):
+    """Two groups of ten coordinates, of which one has a bad rate, on a function with kinks: mean distances from 3."""
+    rates, groups = np.array([0.05] * 10 + [rate] * 10), np.repeat([0, 1], 10)
+    steep = np.tile(np.geomspace(1.0, 10.0, 10), 2)
+
+    def down(x):
+        return np.sum(steep * np.abs(x - 3.0), axis=1), steep * np.sign(x - 3.0)
+
+    away = {}
+    for name, given in (("adapted", groups), ("fixed", None)):
+        found = adam(down, np.zeros((3, 20)), 250, rates, given)
+        away[name] = np.abs(found.points - 3.0).reshape(3, 2, 10).mean(axis=(0, 2))
+    assert away["fixed"][1] > fixed
+    assert away["adapted"][1] < adapted
+    assert away["adapted"][0] < away["fixed"][0]
