@@ -18,7 +18,7 @@ import numpy as np
 from bayeshybrid.faults import ModelError
 from bayeshybrid.inference import optimise
 from bayeshybrid.inference.predictability import windows
-from bayeshybrid.inference.relaxing import loosened, relaxable, shortened, solved
+from bayeshybrid.inference.relaxing import finest, loosened, relaxable, shortened, solved
 from bayeshybrid.inference.search import at_initial_values
 from bayeshybrid.inference.stages import Stage, Tally, Work
 from bayeshybrid.keys import child
@@ -427,7 +427,7 @@ class Collocation(_Tightening):
     - `strengths`: rising; the slopes times the spacing of knots are those of the field up to a normal error of standard
       deviation `scale / strength`, where `scale` is the size of each state.
     - `inner`: the stage that climbs each of them.
-    - `knots`: of the curve, equally spaced; by default two for each time that is asked of a solve, from 41 to 201.
+    - `knots`: of the curve, equally spaced; by default two in each shortest gap between times measured, from 41 to 201.
 
     **Raises:** `ModelError` for numbers out of range, a model without solves, and solves with doses.
 
@@ -446,5 +446,4 @@ class Collocation(_Tightening):
             _whole(self, "knots", 3)
 
     def _places(self, target, points):
-        times = max(solve.shape[mapped] for solve, mapped in solved(target))
-        return self.knots or min(max(2 * times + 1, KNOTS[0]), KNOTS[1])
+        return self.knots or int(np.clip(2 * finest(target, points[0]) + 1, *KNOTS))

@@ -22,7 +22,7 @@ LOOKED_AT = 8  # points at which it is seen which observations depend on later s
 
 PLACES = 3  # the fewest of which every relaxation can be made
 
-__all__ = ["Relaxed", "loosened", "relaxable", "shortened", "solved"]
+__all__ = ["Relaxed", "finest", "loosened", "relaxable", "shortened", "solved"]
 
 
 class _Size(NamedTuple):
@@ -111,7 +111,7 @@ def loosened(
     told, heights = in_batches(lambda rows: _reached(target, rows), points)
     nearest = np.argsort(-heights, kind="stable")[: max(1, len(points) // NEAREST)]
     for name, (*units, _, states) in shapes:
-        ys = told[name].reshape(len(points), -1, states)
+        ys = np.concatenate([each.reshape(len(points), -1, states) for each in told[name]], axis=1)
         finite = np.isfinite(ys)
         size = np.median(np.max(np.where(finite, np.abs(ys), 0.0), axis=1)[nearest], axis=0)
         chosen = Free(
@@ -138,6 +138,29 @@ def _places(target, places):
         (solve.name, (*solve.shape[:mapped], places, int(np.prod(solve.shape[1 + mapped :]))))
         for solve, mapped in solved(target)
     )
+
+
+def finest(target: Target, q: Float[np.ndarray, " size"]) -> float:
+    """How often the shortest gap between the times asked of a solve goes into all of its time, at the unknowns `q`.
+
+    The largest of all solves and units; several times that are the same count as one.
+    """
+    told = [0.0]
+    for start, times in _asked(target, q):
+        start, times = np.reshape(start, (-1, 1)), np.atleast_2d(times)
+        units = max(len(start), len(times))
+        rows = (np.broadcast_to(each, (units, each.shape[1])) for each in (start, times))
+        gaps = np.diff(np.sort(np.concatenate(tuple(rows), axis=1), axis=1))
+        if np.any(gaps > 0):
+            told.append(float(gaps.sum(axis=1).max() / gaps[gaps > 0].min()))
+    return max(told)
+
+
+@jax.jit
+def _asked(target, q):
+    """Where each solve starts, and the times that are asked of it."""
+    solutions = target.run_at(q, solved=False).solutions.values()
+    return [(each["start"], each["times"]) for each in solutions]
 
 
 def _until(target, share):
@@ -174,11 +197,11 @@ def _mapped(target):
 
 @jax.jit
 def _reached(target, rows):
-    """The states that each solve reaches at the times asked for, and the log density."""
+    """The states at which each solve starts and those that it reaches at the times asked for, and the log density."""
 
     def told(q):
-        solutions = target.run_at(q).solutions
-        return {name: message["value"].ys for name, message in solutions.items()}, target.log_density(q)
+        solutions = target.run_at(q).solutions.items()
+        return {name: (each["y0"], each["value"].ys) for name, each in solutions}, target.log_density(q)
 
     return jax.vmap(told)(rows)
 

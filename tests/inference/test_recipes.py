@@ -287,11 +287,64 @@ def test_states_are_freed_where_every_start_explodes(easier):
     assert not found.tally.unmoved.any()
 
 
-@pytest.mark.parametrize(("times", "knots"), [(5, 41), (40, 81), (500, 201)])
-def test_a_curve_has_two_knots_for_each_time(times, knots):
-    at = np.linspace(0.1, 6.0, times)
-    asked = bh.Target(growing, {"times": at, "mass": np.ones(times)})
-    assert Collocation()._places(asked, points()) == knots
+def knots_of(model, **data):
+    return Collocation()._places(bh.Target(model, data), points())
+
+
+@pytest.mark.parametrize(
+    ("times", "knots"),
+    [
+        (np.linspace(1.2, 6.0, 5), 41),
+        (np.linspace(0.15, 6.0, 40), 81),
+        (np.array([6.0, 0.1, 6.0, 3.0]), 121),
+        (np.linspace(0.1, 6.0, 500), 201),
+    ],
+)
+def test_a_curve_has_two_knots_in_the_shortest_gap(times, knots):
+    assert abs(knots_of(growing, times=times, mass=np.ones(len(times))) - knots) <= 1
+
+
+def test_the_shortest_gap_is_that_of_any_unit():
+    def model(times, y=None):
+        rate, start = (bh.parameter(name, bh.prior_interval(0.3, 3.0)) for name in ("rate", "start"))
+        path = bh.solve_ode(
+            "path",
+            lambda t, y, k: -k * y,
+            start * jnp.ones((2, 1)),
+            times,
+            t0=0.0,
+            args=rate,
+            in_axes=(0, 0, None),
+        )
+        bh.observe("y", dist.Normal(path.ys[..., 0], 0.1), obs=y)
+
+    padded = np.array([[1.0, 3.0, 3.0], [0.1, 2.0, 5.0]])
+    assert abs(knots_of(model, times=padded, y=np.ones((2, 3))) - 101) <= 1
+
+
+def oral(times, conc=None):
+    """A state that starts at zero and is above it at all times measured, most of them early."""
+    absorbed, cleared = (
+        bh.parameter("absorbed", bh.prior_interval(0.3, 5.0)),
+        bh.parameter("cleared", bh.prior_interval(0.03, 0.6)),
+    )
+    amounts = bh.solve_ode(
+        "amounts",
+        lambda t, y, k: jnp.stack([-k[0] * y[0], k[0] * y[0] - k[1] * y[1]]),
+        jnp.array([10.0, 0.0]),
+        times,
+        t0=0.0,
+        args=(absorbed, cleared),
+    )
+    bh.observe("conc", dist.Normal(amounts.ys[:, 1], 0.05), obs=conc)
+
+
+def test_a_curve_begins_at_a_state_of_zero():
+    hours = np.array([0.25, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 24.0])
+    conc = 10 * 1.3 / (1.3 - 0.15) * (np.exp(-0.15 * hours) - np.exp(-1.3 * hours))
+    found = bh.train(oral, {"times": hours, "conc": conc}, Collocation(inner=Adam(200)), key=0, starts=8)
+    np.testing.assert_allclose(found["absorbed"][0], 1.3, rtol=0.05)
+    np.testing.assert_allclose(found["cleared"][0], 0.15, rtol=0.05)
 
 
 def test_a_stage_that_leads_nowhere_is_counted():
