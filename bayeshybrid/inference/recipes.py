@@ -49,7 +49,7 @@ def _rising(numbers):
 
 
 def _climber(stage):
-    """Whether the stage within climbs what it is given, and asks nothing of the model."""
+    """Refuse a stage within that is more than a way to climb whatever density it is given."""
     if not isinstance(stage.inner, Adam | LBFGS):
         raise ModelError(f"{type(stage).__name__}(inner={stage.inner!r}): write Adam(...) or LBFGS(...)")
 
@@ -119,8 +119,9 @@ class Adam(Stage):
 
     def _by_group(self, work):
         rates = np.full(len(work.spread), float(self.rate))
-        groups = np.full(len(work.spread), len(work.groups))  # what a relaxation adds is a group of its own
-        for place, (name, part) in enumerate(work.groups.items()):
+        named = work.target.layout.groups
+        groups = np.full(len(work.spread), len(named))  # what a relaxation adds is a group of its own
+        for place, (name, part) in enumerate(named.items()):
             rates[part], groups[part] = self.rates.get(name, self.rate), place
         return rates, groups
 
@@ -226,7 +227,7 @@ class DifferentialEvolution(Stage):
     def check(self, target: Target, starts: int) -> None:
         """See `Stage`."""
         if starts < 5:
-            raise ModelError(f"DifferentialEvolution(): {starts} are too few to mix; give at least 5 starts")
+            raise ModelError(f"DifferentialEvolution(): {starts} starts are too few to mix; give 5 or more")
 
     def improve(self, work: Work, points: np.ndarray) -> np.ndarray:
         """See `Stage`."""

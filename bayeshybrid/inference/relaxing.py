@@ -19,7 +19,6 @@ from bayeshybrid.tracing import Run
 
 NEAREST = 8  # one in so many points, those of highest density, tells how large states are
 LOOKED_AT = 8  # points at which it is seen which observations depend on later states
-
 PLACES = 3  # the fewest of which every relaxation can be made
 
 __all__ = ["Relaxed", "finest", "loosened", "relaxable", "shortened", "solved"]

@@ -7,7 +7,7 @@ took.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -75,14 +75,12 @@ class Work:
     - `target`: the model as stated.
     - `density`: what is climbed, the target or a relaxation of it.
     - `spread`: the unit of length of each of its unknowns, `(size,)`.
-    - `groups`: group name to its slice of them.
     - `key`, `tally`, `progress`: for random choices, for counting, and to be told how far it is.
     """
 
     target: Target
     density: Target | Relaxed
     spread: np.ndarray
-    groups: Mapping[str, slice]
     key: Any
     tally: Tally
     progress: Progress = field(default_factory=Silent)

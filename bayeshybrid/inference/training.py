@@ -135,7 +135,7 @@ def begin(
     spread, tally = spread_of(points), Tally.of(len(points))
     if not recipe:
         return Begun(points, spread, tally, ())
-    work = Work(target, target, spread, target.layout.groups, key, tally, progress)
+    work = Work(target, target, spread, key, tally, progress)
     points = follow(recipe, work, points)
     names = ", ".join(type(stage).__name__ for stage in recipe)
     return Begun(points, spread, tally, (f"searches began where a recipe ended ({names}): {tally}",))
